@@ -1,0 +1,1 @@
+"""Laws every op obeys, one file a law, each over every case."""

@@ -1,0 +1,88 @@
+"""Pooling over 1 to 3 spatial axes, window by window."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tests.oracle.window import axes, per_axis
+
+Array = np.ndarray
+
+
+def max_pool(
+    x: Array,
+    kernel_size: object,
+    *,
+    stride: object = None,
+    padding: object = 0,
+    dilation: object = 1,
+    ceil_mode: bool = False,
+) -> Array:
+    """y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]; NaN wins."""
+    kernel = per_axis(kernel_size, x.ndim - 2)
+    windows = axes(x.shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
+    y = np.empty((*x.shape[:2], *(w.out for w in windows)))
+    for i in np.ndindex(*y.shape[2:]):
+        cells = []
+        for a, w in enumerate(windows):
+            cell = i[a] * w.stride + np.arange(w.kernel) * w.dilation - w.begin
+            cells.append(cell[(cell >= 0) & (cell < w.size)])
+        read = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *cells)]
+        y[(slice(None), slice(None), *i)] = read.max(axis=tuple(range(2, x.ndim)), initial=-np.inf)
+    return y
+
+
+def avg_pool(
+    x: Array,
+    kernel_size: object,
+    *,
+    stride: object = None,
+    padding: object = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Array:
+    """y[n,c,i] = Σ_p x[n,c, i·s + p − pad] / count; count is the window cut to the padded image, or to the image alone."""
+    kernel = per_axis(kernel_size, x.ndim - 2)
+    windows = axes(x.shape[2:], kernel, kernel if stride is None else stride, padding, 1, ceil_mode)
+    y = np.empty((*x.shape[:2], *(w.out for w in windows)))
+    for i in np.ndindex(*y.shape[2:]):
+        cells, count = [], 1
+        for a, w in enumerate(windows):
+            cell = i[a] * w.stride + np.arange(w.kernel) - w.begin
+            inside = cell[(cell >= 0) & (cell < w.size)]
+            cells.append(inside)
+            count *= int(np.sum(cell < w.size + w.end)) if count_include_pad else len(inside)
+        read = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *cells)]
+        y[(slice(None), slice(None), *i)] = read.sum(axis=tuple(range(2, x.ndim))) / (divisor_override or count)
+    return y
+
+
+def _adaptive(x: Array, output_size: object, reduce: Callable[..., Array]) -> Array:
+    n_axes = x.ndim - 2
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size,) * n_axes
+    out = [x.shape[2 + a] if o is None else int(o) for a, o in enumerate(wanted)]
+    y = np.empty((*x.shape[:2], *out))
+
+    def cells(i: tuple[int, ...]) -> Iterator[range]:
+        for a in range(n_axes):
+            size = x.shape[2 + a]
+            yield range(math.floor(i[a] * size / out[a]), math.ceil((i[a] + 1) * size / out[a]))
+
+    for i in np.ndindex(*out):
+        read = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *cells(i))]
+        y[(slice(None), slice(None), *i)] = reduce(read, axis=tuple(range(2, x.ndim)))
+    return y
+
+
+def adaptive_avg_pool(x: Array, output_size: object) -> Array:
+    """y[n,c,i] = mean of x over cells ⌊i·L/O⌋ … ⌈(i+1)·L/O⌉ − 1 of each axis."""
+    return _adaptive(x, output_size, np.mean)
+
+
+def adaptive_max_pool(x: Array, output_size: object) -> Array:
+    """y[n,c,i] = max of x over cells ⌊i·L/O⌋ … ⌈(i+1)·L/O⌉ − 1 of each axis."""
+    return _adaptive(x, output_size, np.max)

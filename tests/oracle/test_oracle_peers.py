@@ -1,0 +1,100 @@
+"""The oracle itself, once, against PyTorch in float64. Needs torch and none of striate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.cases import CASES, Case
+from tests.oracle import norm, philox
+
+
+def _torch_function(op: str) -> Any:
+    import torch
+    import torch.nn.functional as F
+
+    def convolve(x: Any, weight: Any, bias: Any = None, padding: Any = 0, **attributes: Any) -> Any:
+        if isinstance(padding, tuple) and isinstance(padding[0], tuple):
+            flat = [cell for pair in reversed(padding) for cell in pair]
+            x, padding = F.pad(x, flat), 0
+        return getattr(F, op)(x, weight, bias, padding=padding, **attributes)
+
+    def reduce_axes(name: str) -> Any:
+        def call(x: Any, dim: Any = None, keepdim: bool = False, **attributes: Any) -> Any:
+            axes = tuple(range(x.ndim)) if dim is None else dim
+            if name == "prod":
+                return x.prod() if dim is None and not keepdim else _each(x, axes, keepdim)
+            return getattr(torch, name)(x, dim=axes, keepdim=keepdim, **attributes)
+
+        def _each(x: Any, axes: Any, keepdim: bool) -> Any:
+            for axis in sorted(axes if isinstance(axes, tuple) else (axes,), reverse=True):
+                x = x.prod(dim=axis, keepdim=keepdim)
+            return x
+
+        return call
+
+    def norm_first(x: Any, running_mean: Any, running_var: Any, weight: Any, bias: Any, **attributes: Any) -> Any:
+        return F.batch_norm(x, running_mean.clone(), running_var.clone(), weight, bias, **attributes)
+
+    named = {
+        **{f"conv{n}d": convolve for n in (1, 2, 3)},
+        "concat": torch.cat,
+        "clip": torch.clamp,
+        "batch_norm": norm_first,
+        "max": reduce_axes("amax"),
+        "min": reduce_axes("amin"),
+        "prod": reduce_axes("prod"),
+        "sum": reduce_axes("sum"),
+        "mean": reduce_axes("mean"),
+        "var": reduce_axes("var"),
+        "logsumexp": reduce_axes("logsumexp"),
+        "instance_norm": lambda x, weight, bias: F.instance_norm(x, weight=weight, bias=bias),
+        "gather": lambda x, index, dim: torch.gather(x, dim, index),
+    }
+    return named.get(op) or getattr(F, op, None) or getattr(torch, op)
+
+
+class _Torch:
+    def __getattr__(self, op: str) -> Any:
+        return _torch_function(op)
+
+
+def _as_tuple(y: Any) -> tuple[Any, ...]:
+    return tuple(y) if isinstance(y, tuple | list) else (y,)
+
+
+@pytest.mark.needs_peers
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+@pytest.mark.parametrize("case", [case for case in CASES if not case.large], ids=lambda case: case.id)
+@pytest.mark.parametrize("kind", ["real", "integer"])
+def test_oracle_agrees_with_torch(case: Case, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    arrays = case.draw(np.random.default_rng(7), kind)
+    tensors = [None if a is None else torch.from_numpy(np.array(a)) for a in arrays]
+    got = _as_tuple(case.run(_Torch(), tensors))
+    expected = case.expected(arrays)
+    assert len(got) == len(expected)
+    for g, e in zip(got, expected, strict=True):
+        assert tuple(g.shape) == e.shape
+        np.testing.assert_allclose(g.numpy(), e, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.needs_peers
+def test_oracle_updates_running_statistics_as_torch() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, mean, var = rng.normal(size=(4, 3, 5)), rng.normal(size=3), rng.uniform(1, 2, 3)
+    got_mean, got_var = torch.tensor(mean), torch.tensor(var)
+    torch.nn.functional.batch_norm(torch.tensor(x), got_mean, got_var, training=True, momentum=0.2)
+    expected = norm.batch_norm_running(x, mean, var, momentum=0.2)
+    np.testing.assert_allclose(got_mean.numpy(), expected[0], rtol=1e-12)
+    np.testing.assert_allclose(got_var.numpy(), expected[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("counter", "key", "output"), philox.KNOWN_ANSWERS)
+def test_philox_gives_the_published_answers(
+    counter: tuple[int, ...], key: tuple[int, ...], output: tuple[int, ...]
+) -> None:
+    assert philox.philox4x32(counter, key) == output
