@@ -1,0 +1,2 @@
+#include "bindings/bindings.hpp"
+namespace striate { void bind_conv(py::module_&) {} }

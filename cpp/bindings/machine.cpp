@@ -1,0 +1,57 @@
+#include "bindings/bindings.hpp"
+
+#include "striate/machine.hpp"
+
+namespace striate {
+
+void bind_machine(py::module_& m) {
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (const Isa isa : available_isas()) {
+      names.emplace_back(isa_name(isa));
+    }
+    return names;
+  });
+  m.def("active_isa", [] { return std::string(isa_name(active_isa())); });
+  m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
+  m.def(
+      "set_isa",
+      [](const std::string& name) {
+        for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::generic512}) {
+          if (name == isa_name(isa)) {
+            set_isa(isa);
+            return;
+          }
+        }
+        std::string names;
+        for (const Isa isa : available_isas()) {
+          names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
+        }
+        throw std::invalid_argument("isa: expected one of " + names + ", got '" + name + "'; see striate.machine.available_isas()");
+      },
+      py::arg("name"));
+  m.def("cpu_name", &cpu_name);
+  m.def("build_description", &build_description);
+  m.def("cache_sizes", [] {
+    const CacheSizes& sizes = cache_sizes();
+    return py::make_tuple(sizes.l1_bytes, sizes.l2_bytes, sizes.l3_bytes);
+  });
+  m.def("thread_count", &thread_count);
+  m.def("default_thread_count", &default_thread_count);
+  m.def("set_thread_count", &set_thread_count, py::arg("n_threads"));
+  m.def("executor_name", [] { return std::string(executor_name()); });
+  m.def("memory_stats", [] {
+    const MemoryStats stats = memory_stats();
+    py::dict out;
+    out["in_use_bytes"] = stats.in_use_bytes;
+    out["cached_bytes"] = stats.cached_bytes;
+    out["peak_bytes"] = stats.peak_bytes;
+    out["n_system_allocations"] = stats.n_system_allocations;
+    out["cap_bytes"] = stats.cap_bytes;
+    return out;
+  });
+  m.def("trim_memory", &trim_memory, NoGil());
+  m.def("set_memory_cap", &set_memory_cap, py::arg("n_bytes"), NoGil());
+}
+
+}  // namespace striate

@@ -1,0 +1,73 @@
+// The window: the one place that knows output sizes, padding, dilation and which taps are inside the image.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <span>
+
+#include "striate/tensor.hpp"
+
+namespace striate {
+
+// One spatial axis. Output index j and tap q read input position j·stride + q·dilation − pad_begin.
+struct WindowAxis {
+  std::ptrdiff_t in = 1;
+  std::ptrdiff_t kernel = 1;
+  std::ptrdiff_t stride = 1;
+  std::ptrdiff_t dilation = 1;
+  std::ptrdiff_t pad_begin = 0;
+  std::ptrdiff_t pad_end = 0;
+  std::ptrdiff_t out = 1;
+
+  // Extent of the dilated kernel.
+  [[nodiscard]] std::ptrdiff_t reach() const { return (kernel - 1) * dilation + 1; }
+  [[nodiscard]] std::ptrdiff_t position(std::ptrdiff_t out_index, std::ptrdiff_t tap) const {
+    return out_index * stride + tap * dilation - pad_begin;
+  }
+  [[nodiscard]] bool is_padded() const {
+    return pad_begin > 0 || (out > 0 && position(out - 1, kernel - 1) >= in);
+  }
+
+  // Output indices whose tap lies inside the input: [begin, end).
+  struct Range {
+    std::ptrdiff_t begin;
+    std::ptrdiff_t end;
+  };
+  [[nodiscard]] Range outputs_inside(std::ptrdiff_t tap) const;
+  // Taps of an output index that lie inside the input: [begin, end).
+  [[nodiscard]] Range taps_inside(std::ptrdiff_t out_index) const;
+};
+
+// Up to three spatial axes; axes the tensor does not have come first and have size 1, so kernels always see depth, height, width.
+struct Window {
+  std::array<WindowAxis, 3> axis;
+
+  [[nodiscard]] std::ptrdiff_t n_taps() const { return axis[0].kernel * axis[1].kernel * axis[2].kernel; }
+  [[nodiscard]] std::ptrdiff_t n_outputs() const { return axis[0].out * axis[1].out * axis[2].out; }
+  [[nodiscard]] std::ptrdiff_t n_inputs() const { return axis[0].in * axis[1].in * axis[2].in; }
+  [[nodiscard]] bool is_padded() const { return axis[0].is_padded() || axis[1].is_padded() || axis[2].is_padded(); }
+};
+
+enum class Padding : std::uint8_t { explicit_, same, valid };
+
+// What a caller says about a window; each list holds one entry per spatial axis.
+struct WindowParams {
+  std::vector<std::ptrdiff_t> kernel_size;
+  std::vector<std::ptrdiff_t> stride;
+  std::vector<std::ptrdiff_t> dilation;
+  std::vector<std::ptrdiff_t> pad_begin;
+  std::vector<std::ptrdiff_t> pad_end;
+  Padding padding = Padding::explicit_;  // `same` and `valid` ignore pad_begin and pad_end
+  bool ceil_mode = false;                // pooling: a last window that starts inside the input or its left padding counts
+};
+
+// out = floor((in + pad_begin + pad_end − dilation·(kernel − 1) − 1) / stride) + 1, per axis of `spatial`.
+// Throws ShapeError naming `op` when the window does not fit or a parameter is out of range.
+[[nodiscard]] Window make_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params);
+
+// The window of the convolution that a transposed convolution is the gradient of: `in` is the transposed convolution's output,
+// `out` its input. in = (out − 1)·stride − pad_begin − pad_end + dilation·(kernel − 1) + output_padding + 1.
+[[nodiscard]] Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params,
+                                            std::span<const std::ptrdiff_t> output_padding);
+
+}  // namespace striate

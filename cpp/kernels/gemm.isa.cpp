@@ -1,0 +1,200 @@
+// Register tiles of the indirect GEMM: forward and data gradient of convolutions, linear layers (`gemm_tile`), and weight
+// gradients (`outer_tile`).
+//
+// Register budget, rows × vectors accumulators + vectors of b + one broadcast of a:
+//   AVX2    6 × 2 + 2 + 1 = 15 of 16      AVX-512 12 × 2 + 2 + 1 = 27 of 32
+//   SSE2    4 × 2 + 2 + 2 = 12 of 16      NEON     6 × 4 + 4 + 1 = 29 of 32
+// Rounding: one chain of fused multiply-adds per element over (tap, k), γ_K. Below a call, sums of calls are added in order.
+#include "kernels/table.hpp"
+#include "kernels/vec.hpp"
+
+namespace striate::STRIATE_TARGET {
+namespace {
+
+#if defined(__AVX512F__) || defined(STRIATE_VEC_BYTES)
+inline constexpr int kRows = 12;
+inline constexpr int kVectors = 2;
+#elif defined(__AVX2__)
+inline constexpr int kRows = 6;
+inline constexpr int kVectors = 2;
+#elif defined(__aarch64__)
+inline constexpr int kRows = 6;
+inline constexpr int kVectors = 4;
+#else
+inline constexpr int kRows = 4;
+inline constexpr int kVectors = 2;
+#endif
+
+// Contract: GemmTile in table.hpp.
+template <class T, int MR, int NV>
+void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const T* b, T* const* y, std::ptrdiff_t n_cols,
+               const Epilogue<T>& epilogue) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[m][v] = Vec<T>{};
+    }
+  }
+  for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
+    const T* row[MR];
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      row[m] = a[m];
+    }
+    a += MR;
+    for (std::ptrdiff_t i = 0; i < k; ++i) {
+      Vec<T> column[NV];
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        column[v] = load(b + v * W);
+      }
+      b += NV * W;
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) {
+        const Vec<T> value = broadcast(row[m][i]);
+#pragma GCC unroll 4
+        for (int v = 0; v < NV; ++v) {
+          acc[m][v] = fma<T>(value, column[v], acc[m][v]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    const std::ptrdiff_t first = v * W;
+    const std::ptrdiff_t left = n_cols - first;
+    const bool is_full = left >= W;
+    if (left <= 0) {
+      break;
+    }
+    const Vec<T> bias = epilogue.bias == nullptr ? Vec<T>{}
+                        : is_full                ? load(epilogue.bias + first)
+                                                 : load_partial(epilogue.bias + first, left);
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      Vec<T> value = acc[m][v] + bias;
+      if (epilogue.add != nullptr) {
+        value += is_full ? load(epilogue.add[m] + first) : load_partial(epilogue.add[m] + first, left);
+      }
+      if (epilogue.clamps) {
+        value = at_most<T>(at_least<T>(value, broadcast(epilogue.lo)), broadcast(epilogue.hi));
+      }
+      if (is_full) {
+        store(y[m] + first, value);
+      } else {
+        store_partial(y[m] + first, value, left);
+      }
+    }
+  }
+}
+
+// Contract: OuterTile in table.hpp. The sum over k starts at zero and is added to y once: blocks of k form a shallow tree.
+template <class T, int MR, int NV>
+void outer_tile(const T* const* a, std::ptrdiff_t a_offset, const T* const* b, std::ptrdiff_t b_offset, std::ptrdiff_t n_k,
+                T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols) {
+  constexpr int W = kWidth<T>;
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[m][v] = Vec<T>{};
+    }
+  }
+  const bool is_full = n_cols == NV * W;
+  const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
+  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+    const T* const rows = a[k] + a_offset;
+    const T* const columns = b[k] + b_offset;
+    Vec<T> column[NV];
+#pragma GCC unroll 4
+    for (int v = 0; v < NV - 1; ++v) {
+      column[v] = load(columns + v * W);
+    }
+    column[NV - 1] = is_full ? load(columns + (NV - 1) * W) : load_partial(columns + (NV - 1) * W, left);
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const Vec<T> value = broadcast(rows[m]);
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] = fma<T>(value, column[v], acc[m][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+    for (int v = 0; v < NV - 1; ++v) {
+      store(y + m * ld + v * W, load(y + m * ld + v * W) + acc[m][v]);
+    }
+    T* const last = y + m * ld + (NV - 1) * W;
+    if (is_full) {
+      store(last, load(last) + acc[m][NV - 1]);
+    } else {
+      store_partial(last, load_partial(last, left) + acc[m][NV - 1], left);
+    }
+  }
+}
+
+// Contract: GemmKernels::pack in table.hpp.
+template <class T>
+void pack(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
+          std::ptrdiff_t columns, T* b) {
+  for (std::ptrdiff_t i = 0; i < k; ++i) {
+    T* const out = b + i * columns;
+    if (stride_n == 1) {
+      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
+        out[n] = w[i * stride_k + n];
+      }
+    } else {
+      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
+        out[n] = w[i * stride_k + n * stride_n];
+      }
+    }
+    for (std::ptrdiff_t n = n_cols; n < columns; ++n) {
+      out[n] = T(0);
+    }
+  }
+}
+
+template <class T>
+bool all_finite(const T* x, std::ptrdiff_t n) {
+  T sum = T(0);
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    sum += x[i] * T(0);  // NaN when x[i] is not finite
+  }
+  return sum == T(0);
+}
+
+template <class T, int MR, int NV>
+void fill_tile(GemmKernels<T>& table) {
+  table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
+  table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
+  if constexpr (NV > 1) {
+    fill_tile<T, MR, NV - 1>(table);
+  } else if constexpr (MR > 1) {
+    fill_tile<T, MR - 1, kVectors>(table);
+  }
+}
+
+template <class T>
+void fill(GemmKernels<T>& table) {
+  table.width = kWidth<T>;
+  table.rows = kRows;
+  table.vectors = kVectors;
+  table.pack = pack<T>;
+  table.all_finite = all_finite<T>;
+  fill_tile<T, kRows, kVectors>(table);
+}
+
+}  // namespace
+
+void fill_gemm(KernelTable& table) {
+  fill(table.gemm_f32);
+  fill(table.gemm_f64);
+}
+
+}  // namespace striate::STRIATE_TARGET

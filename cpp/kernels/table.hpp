@@ -1,0 +1,66 @@
+// Every kernel, as one table of function pointers per instruction set. This header is all that ops see of kernels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace striate {
+
+inline constexpr int kMaxTileRows = 16;
+inline constexpr int kMaxTileVectors = 4;
+
+// What happens to an accumulator before it is stored: y = clamp(acc + bias + add, lo, hi). Null fields are unused.
+template <class T>
+struct Epilogue {
+  const T* bias;        // [n_cols], or null
+  const T* const* add;  // [m rows] pointers to n_cols values, or null
+  bool clamps;
+  T lo;
+  T hi;
+};
+
+// y[m][n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols.
+template <class T>
+using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k values each
+                          std::ptrdiff_t n_taps, std::ptrdiff_t k,
+                          const T* b,     // [n_taps][k][vectors · width], packed, zero beyond n_cols
+                          T* const* y,    // [rows] pointers to n_cols values
+                          std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
+
+// y[m·ld + n] += Σ_k a[k][m] · b[k][n] for m < rows, n < n_cols: an outer product per k.
+template <class T>
+using OuterTile = void (*)(const T* const* a, std::ptrdiff_t a_offset,  // [n_k] pointers; row m is a[k][a_offset + m]
+                           const T* const* b, std::ptrdiff_t b_offset,  // [n_k] pointers; column n is b[k][b_offset + n]
+                           std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols);
+
+template <class T>
+struct GemmKernels {
+  int width;    // lanes of a vector
+  int rows;     // rows of the full tile
+  int vectors;  // vectors of the full tile; its columns are vectors · width
+  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];         // [rows − 1][vectors − 1]
+  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];       // likewise
+  // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.
+  void (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
+               std::ptrdiff_t columns, T* b);
+  bool (*all_finite)(const T* x, std::ptrdiff_t n);
+};
+
+struct KernelTable {
+  GemmKernels<float> gemm_f32;
+  GemmKernels<double> gemm_f64;
+
+  template <class T>
+  [[nodiscard]] const GemmKernels<T>& gemm() const {
+    if constexpr (sizeof(T) == 4) {
+      return gemm_f32;
+    } else {
+      return gemm_f64;
+    }
+  }
+};
+
+// The table of the active instruction set.
+[[nodiscard]] const KernelTable& kernels();
+
+}  // namespace striate

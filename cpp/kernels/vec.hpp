@@ -1,0 +1,138 @@
+// Vec<T>: a register of T, on the vector extension that GCC and Clang share. Width comes from the target's flags, or from
+// STRIATE_VEC_BYTES for the generic build. Everything has internal linkage: the same inline function compiled under other flags
+// must not be merged by the linker.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__AVX512F__) || defined(__AVX2__) || defined(__SSE2__)
+#include <immintrin.h>
+#endif
+#if defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace striate::STRIATE_TARGET {
+namespace {
+
+#if defined(STRIATE_VEC_BYTES)
+inline constexpr int kVecBytes = STRIATE_VEC_BYTES;
+#elif defined(__AVX512F__)
+inline constexpr int kVecBytes = 64;
+#elif defined(__AVX2__)
+inline constexpr int kVecBytes = 32;
+#else
+inline constexpr int kVecBytes = 16;
+#endif
+
+template <class T>
+struct VecOf {
+  typedef T type __attribute__((vector_size(kVecBytes)));
+  typedef T unaligned __attribute__((vector_size(kVecBytes), aligned(alignof(T)), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+inline constexpr int kWidth = kVecBytes / static_cast<int>(sizeof(T));
+
+#define STRIATE_INLINE inline __attribute__((always_inline))
+
+template <class T>
+STRIATE_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+}
+template <class T>
+STRIATE_INLINE void store(T* p, Vec<T> v) {
+  *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
+}
+template <class T>
+STRIATE_INLINE Vec<T> broadcast(T x) {
+  return x - Vec<T>{};
+}
+
+// a·b + c, fused where the machine has it. (__builtin_fma without hardware is a slow library call.)
+template <class T>
+STRIATE_INLINE T madd(T a, T b, T c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  if constexpr (sizeof(T) == 4) {
+    return __builtin_fmaf(a, b, c);
+  } else {
+    return __builtin_fma(a, b, c);
+  }
+#else
+  return a * b + c;
+#endif
+}
+
+template <class T>
+STRIATE_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+#if defined(STRIATE_VEC_BYTES)
+  return a * b + c;
+#elif defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  } else {
+    return (Vec<T>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+  }
+#elif defined(__FMA__)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  } else {
+    return (Vec<T>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+  }
+#elif defined(__aarch64__)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+  } else {
+    return (Vec<T>)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+  }
+#else
+  return a * b + c;
+#endif
+}
+
+// max(v, lo) and min(v, hi) that keep a NaN of v.
+template <class T>
+STRIATE_INLINE Vec<T> at_least(Vec<T> v, Vec<T> lo) {
+  return v < lo ? lo : v;
+}
+template <class T>
+STRIATE_INLINE Vec<T> at_most(Vec<T> v, Vec<T> hi) {
+  return v > hi ? hi : v;
+}
+
+// The first n of the lanes, 0 < n <= width; the others read as zero and are not touched in memory.
+template <class T>
+STRIATE_INLINE Vec<T> load_partial(const T* p, std::ptrdiff_t n) {
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << n) - 1U), p);
+  } else {
+    return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1U << n) - 1U), p);
+  }
+#else
+  Vec<T> v{};
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    v[i] = p[i];
+  }
+  return v;
+#endif
+}
+template <class T>
+STRIATE_INLINE void store_partial(T* p, Vec<T> v, std::ptrdiff_t n) {
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1U << n) - 1U), (__m512)v);
+  } else {
+    _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1U << n) - 1U), (__m512d)v);
+  }
+#else
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    p[i] = v[i];
+  }
+#endif
+}
+
+}  // namespace
+}  // namespace striate::STRIATE_TARGET

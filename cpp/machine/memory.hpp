@@ -1,0 +1,37 @@
+// The caching allocator behind every Array.
+#pragma once
+
+#include <cstddef>
+
+namespace striate {
+
+inline constexpr std::ptrdiff_t kAlignment = 64;
+
+// Returns 64-byte aligned memory of at least `bytes` (never null); throws OutOfMemory. The content is undefined.
+[[nodiscard]] void* allocate(std::ptrdiff_t bytes);
+// Gives memory back to the cache; `bytes` as in allocate().
+void release(void* data, std::ptrdiff_t bytes) noexcept;
+
+// Scratch memory of an op: allocated before a parallel region, released at the end of the scope.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(std::ptrdiff_t n)
+      : bytes_(n * static_cast<std::ptrdiff_t>(sizeof(T))), data_(n > 0 ? static_cast<T*>(allocate(bytes_)) : nullptr) {}
+  ~Buffer() {
+    if (data_ != nullptr) {
+      release(data_, bytes_);
+    }
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  [[nodiscard]] T* data() const { return data_; }
+  T& operator[](std::ptrdiff_t i) const { return data_[i]; }
+
+ private:
+  std::ptrdiff_t bytes_;
+  T* data_;
+};
+
+}  // namespace striate

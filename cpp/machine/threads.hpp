@@ -1,0 +1,56 @@
+// The one seam through which work reaches threads.
+//
+// A partition into tiles is a function of geometry only; threads decide who computes a tile, never what a tile is.
+// That is why results are equal to the bit for any number of threads.
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+namespace striate {
+
+// fn(ctx, tile, worker): tile in [0, n_tiles), each exactly once; worker in [0, thread_count()), for scratch memory.
+using TileFn = void (*)(void* ctx, std::ptrdiff_t tile, int worker);
+
+// Runs all tiles and returns when they are done; the caller works too. Tiles are claimed from one counter.
+// Flush-to-zero is on inside and restored after. fn must not throw. A call made inside a tile, in a forked child or while
+// another thread's call is under way runs serially on the calling thread.
+void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx);
+
+template <class F>
+void parallel_for(std::ptrdiff_t n_tiles, F&& f) {
+  using Fn = std::remove_reference_t<F>;
+  parallel_for(
+      n_tiles,
+      [](void* ctx, std::ptrdiff_t tile, int worker) {
+        if constexpr (std::is_invocable_v<Fn&, std::ptrdiff_t, int>) {
+          (*static_cast<Fn*>(ctx))(tile, worker);
+        } else {
+          (*static_cast<Fn*>(ctx))(tile);
+        }
+      },
+      const_cast<void*>(static_cast<const void*>(&f)));
+}
+
+// Splits n items into equal parts of about `grain` items: a function of geometry only.
+struct Partition {
+  std::ptrdiff_t n_items;
+  std::ptrdiff_t part;  // items in each part but the last
+  std::ptrdiff_t n_parts;
+
+  Partition(std::ptrdiff_t n, std::ptrdiff_t grain)
+      : n_items(n), part(grain < 1 ? 1 : grain), n_parts((n + part - 1) / part) {}
+  [[nodiscard]] std::ptrdiff_t begin(std::ptrdiff_t i) const { return i * part; }
+  [[nodiscard]] std::ptrdiff_t end(std::ptrdiff_t i) const {
+    return (i + 1) * part < n_items ? (i + 1) * part : n_items;
+  }
+};
+
+namespace detail {
+
+// What an executor (threads_openmp.cpp or threads_std.cpp) provides: run `body(ctx, worker)` on n_workers threads, the
+// caller being worker 0, and return when all have returned.
+void run_team(int n_workers, void (*body)(void* ctx, int worker), void* ctx);
+
+}  // namespace detail
+}  // namespace striate

@@ -1,0 +1,98 @@
+#include "striate/window.hpp"
+
+#include <algorithm>
+
+namespace striate {
+namespace {
+
+std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
+
+void check_axis(const char* op, const WindowAxis& axis) {
+  check(axis.kernel >= 1 && axis.stride >= 1 && axis.dilation >= 1, op,
+        ": expected kernel_size, stride and dilation of at least 1, got kernel_size=", axis.kernel, ", stride=", axis.stride,
+        ", dilation=", axis.dilation, "; use positive values");
+  check(axis.pad_begin >= 0 && axis.pad_end >= 0, op, ": expected padding of at least 0, got (", axis.pad_begin, ", ",
+        axis.pad_end, "); crop with slicing instead");
+}
+
+void check_lengths(const char* op, std::size_t rank, const WindowParams& params) {
+  const auto fits = [&](const std::vector<std::ptrdiff_t>& list) { return list.size() == rank; };
+  const bool padding_fits =
+      params.padding != Padding::explicit_ || (fits(params.pad_begin) && fits(params.pad_end));
+  check(rank >= 1 && rank <= 3 && fits(params.kernel_size) && fits(params.stride) && fits(params.dilation) && padding_fits,
+        op, ": expected one kernel_size, stride, padding and dilation per spatial axis, got ", rank, " spatial axes, ",
+        params.kernel_size.size(), " kernel sizes and ", params.stride.size(), " strides; pass one number or one per axis");
+}
+
+}  // namespace
+
+WindowAxis::Range WindowAxis::outputs_inside(std::ptrdiff_t tap) const {
+  const std::ptrdiff_t first = pad_begin - tap * dilation;  // need j·stride >= first and j·stride < first + in
+  const std::ptrdiff_t begin = std::clamp<std::ptrdiff_t>(ceil_div(first, stride), 0, out);
+  const std::ptrdiff_t end = std::clamp<std::ptrdiff_t>(ceil_div(first + in, stride), begin, out);
+  return {begin, end};
+}
+
+WindowAxis::Range WindowAxis::taps_inside(std::ptrdiff_t out_index) const {
+  const std::ptrdiff_t start = out_index * stride - pad_begin;
+  const std::ptrdiff_t begin = std::clamp<std::ptrdiff_t>(ceil_div(-start, dilation), 0, kernel);
+  const std::ptrdiff_t end = std::clamp<std::ptrdiff_t>(ceil_div(in - start, dilation), begin, kernel);
+  return {begin, end};
+}
+
+Window make_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params) {
+  check_lengths(op, spatial.size(), params);
+  Window window;
+  const std::size_t shift = 3 - spatial.size();
+  for (std::size_t i = 0; i < spatial.size(); ++i) {
+    WindowAxis& axis = window.axis[i + shift];
+    axis = {.in = spatial[i], .kernel = params.kernel_size[i], .stride = params.stride[i], .dilation = params.dilation[i]};
+    if (params.padding == Padding::explicit_) {
+      axis.pad_begin = params.pad_begin[i];
+      axis.pad_end = params.pad_end[i];
+    }
+    check_axis(op, axis);
+    if (params.padding == Padding::same) {
+      check(axis.stride == 1, op, ": expected stride=1 with padding='same', got stride=", axis.stride,
+            "; give the padding as numbers");
+      axis.pad_begin = (axis.reach() - 1) / 2;
+      axis.pad_end = axis.reach() - 1 - axis.pad_begin;
+    }
+    const std::ptrdiff_t room = axis.in + axis.pad_begin + axis.pad_end - axis.reach();
+    check(room >= 0, op, ": expected a padded input of at least the dilated kernel size ", axis.reach(), ", got size ",
+          axis.in, " with padding (", axis.pad_begin, ", ", axis.pad_end, ") on spatial axis ", i,
+          "; use a smaller kernel or more padding");
+    axis.out = room / axis.stride + 1;
+    if (params.ceil_mode) {
+      axis.out = ceil_div(room, axis.stride) + 1;
+      if ((axis.out - 1) * axis.stride >= axis.in + axis.pad_begin) {
+        --axis.out;  // the last window would start in the right padding
+      }
+    }
+  }
+  return window;
+}
+
+Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params,
+                              std::span<const std::ptrdiff_t> output_padding) {
+  check_lengths(op, spatial.size(), params);
+  check(output_padding.size() == spatial.size(), op, ": expected one output_padding per spatial axis, got ",
+        output_padding.size(), " for ", spatial.size(), " axes; pass one number or one per axis");
+  Window window;
+  const std::size_t shift = 3 - spatial.size();
+  for (std::size_t i = 0; i < spatial.size(); ++i) {
+    WindowAxis& axis = window.axis[i + shift];
+    axis = {.kernel = params.kernel_size[i], .stride = params.stride[i], .dilation = params.dilation[i],
+            .pad_begin = params.pad_begin[i], .pad_end = params.pad_end[i], .out = spatial[i]};
+    check_axis(op, axis);
+    check(output_padding[i] >= 0 && output_padding[i] < std::max(axis.stride, axis.dilation), op,
+          ": expected 0 <= output_padding < max(stride, dilation), got output_padding=", output_padding[i],
+          " with stride=", axis.stride, " and dilation=", axis.dilation, "; use a smaller output_padding");
+    axis.in = (axis.out - 1) * axis.stride - axis.pad_begin - axis.pad_end + axis.reach() + output_padding[i];
+    check(axis.in >= 0 && axis.out >= 0, op, ": expected an output of at least size 0, got ", axis.in, " on spatial axis ", i,
+          "; use less padding");
+  }
+  return window;
+}
+
+}  // namespace striate

@@ -1,0 +1,20 @@
+"""Tensors, the record of what was done to them, and gradients read from that record backwards."""
+
+from striate.autograd.op import Op, functions, public, register, registry
+from striate.autograd.tape import Node, backward, enable_grad, grad, is_grad_enabled, no_grad
+from striate.autograd.tensor import Tensor
+
+__all__ = [
+    "Node",
+    "Op",
+    "Tensor",
+    "backward",
+    "enable_grad",
+    "functions",
+    "grad",
+    "is_grad_enabled",
+    "no_grad",
+    "public",
+    "register",
+    "registry",
+]

@@ -1,0 +1,98 @@
+"""The computer: instruction sets, threads, memory. Implements `striate.isa`, `striate.threads` and `striate.memory`."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from striate import _core
+
+__all__ = ["active_isa", "available_isas", "best_isa", "info", "isa", "thread_count", "threads"]
+
+
+class threads:  # noqa: N801  # reads as a function: striate.threads(2)
+    """Set the number of threads, for good or for a `with` block.
+
+    Results are equal to the bit for any number.
+
+    Parameters
+    ----------
+    n_threads : int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        A number below 1.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._before = _core.thread_count()
+        _core.set_thread_count(n_threads)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _core.set_thread_count(self._before)
+
+
+class isa:  # noqa: N801  # reads as a function: striate.isa("avx2")
+    """Set the instruction set of the kernels, for good or for a `with` block.
+
+    Parameters
+    ----------
+    name : str
+        One of `available_isas()`.
+
+    Raises
+    ------
+    ValueError
+        An instruction set that this CPU or this build does not have.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._before = _core.active_isa()
+        _core.set_isa(name)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        _core.set_isa(self._before)
+
+
+def available_isas() -> list[str]:
+    """Return the instruction sets that this build holds and this CPU runs, worst first."""
+    return _core.available_isas()
+
+
+def active_isa() -> str:
+    """Return the instruction set that kernels use now."""
+    return _core.active_isa()
+
+
+def best_isa() -> str:
+    """Return the instruction set chosen when none is forced."""
+    return _core.best_isa()
+
+
+def thread_count() -> int:
+    """Return the number of threads that kernels use now."""
+    return _core.thread_count()
+
+
+def info() -> dict[str, object]:
+    """Return what is known of the machine and the build."""
+    l1, l2, l3 = _core.cache_sizes()
+    return {
+        "version": _core.__version__,
+        "cpu": _core.cpu_name(),
+        "isa": _core.active_isa(),
+        "available_isas": _core.available_isas(),
+        "threads": _core.thread_count(),
+        "executor": _core.executor_name(),
+        "l1_bytes": l1,
+        "l2_bytes": l2,
+        "l3_bytes": l3,
+        "build": _core.build_description(),
+    }
