@@ -35,9 +35,11 @@ class Op:
         Inputs that `vjp` reads as `node.inputs[i]`.
     saves_output : bool
         Whether `vjp` reads `node.output` (the first result).
+    saves_results : tuple of int
+        Further results that `vjp` reads as `node.results[i]`. Results that are not floats get None for a gradient.
     """
 
-    __slots__ = ("forward", "name", "saves_inputs", "saves_output", "vjp")
+    __slots__ = ("forward", "name", "saves_inputs", "saves_output", "saves_results", "vjp")
 
     def __init__(
         self,
@@ -47,12 +49,14 @@ class Op:
         *,
         saves_inputs: tuple[int, ...] = (),
         saves_output: bool = False,
+        saves_results: tuple[int, ...] = (),
     ) -> None:
         self.name = name
         self.forward = forward
         self.vjp = vjp
         self.saves_inputs = saves_inputs
         self.saves_output = saves_output
+        self.saves_results = saves_results
 
     def __call__(self, *inputs: Tensor | None, **attributes: Any) -> Any:
         """Run on tensors and append to the record: one Tensor, or a tuple when the operator has several results."""

@@ -40,6 +40,8 @@ class Node:
         The inputs listed in `op.saves_inputs`, as Tensors.
     output : Tensor
         The first result, when `op.saves_output`.
+    results : indexable
+        The results listed in `op.saves_results`, as Tensors.
     """
 
     __slots__ = (
@@ -77,6 +79,8 @@ class Node:
                 saved[i] = (x._array, x._array.version)
         if op.saves_output:
             saved[-1] = (results[0], results[0].version)
+        for i in op.saves_results:
+            saved[-1 - i] = (results[i], results[i].version)
         self._saved: dict[int, tuple[Any, int]] | None = saved
         self.hooks: dict[int, list[Callable[[Tensor], Tensor | None]]] | None = None
         self.is_freed = False
@@ -86,7 +90,7 @@ class Node:
             raise RuntimeError(_freed(self.op.name))
         array, version = self._saved[i]
         if array.version != version:
-            what = "output" if i < 0 else f"input {i}"
+            what = "output" if i == -1 else f"result {-1 - i}" if i < 0 else f"input {i}"
             raise RuntimeError(
                 f"{self.op.name}: expected {what} as it was in the forward pass (version {version}), got version "
                 f"{array.version}; do not change in place what a gradient needs, or clone it first"
@@ -102,6 +106,11 @@ class Node:
     def output(self) -> Tensor:
         """The saved first result."""
         return _tensor(self._load(-1), True, self, 0)
+
+    @property
+    def results(self) -> _SavedResults:
+        """The saved results, by position."""
+        return _SavedResults(self)
 
     def free(self) -> None:
         """Let go of saved tensors and of the graph behind this node."""
@@ -125,6 +134,19 @@ class _SavedInputs:
         if isinstance(edge, tuple):
             return _tensor(array, True, edge[0], edge[1])
         return edge  # type: ignore[no-any-return]  # a leaf Tensor
+
+
+class _SavedResults:
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __getitem__(self, i: int) -> Tensor:
+        array = self._node._load(-1 - i)
+        if array.dtype.is_floating_point:
+            return _tensor(array, True, self._node, i)
+        return _tensor(array, False, None, 0)
 
 
 def _freed(name: str) -> str:
@@ -296,7 +318,7 @@ def _run(
                 from striate.autograd.op import functions
 
                 grads = [
-                    functions["zeros"](shape, dtype=dtype) if g is None else g
+                    functions["zeros"](shape, dtype=dtype) if g is None and dtype.is_floating_point else g
                     for g, (shape, dtype) in zip(grads, node.outputs, strict=True)
                 ]
             edges = node.edges
