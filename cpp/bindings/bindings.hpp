@@ -21,5 +21,7 @@ using Sizes = std::vector<std::ptrdiff_t>;
 void bind_machine(py::module_& m);
 void bind_array(py::module_& m);
 void bind_conv(py::module_& m);
+void bind_state(py::module_& m);
+void bind_safetensors(py::module_& m);
 
 }  // namespace striate

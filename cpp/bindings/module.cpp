@@ -31,6 +31,8 @@ PYBIND11_MODULE(_core, m) {
   bind_machine(m);
   bind_array(m);
   bind_conv(m);
+  bind_state(m);
+  bind_safetensors(m);
 }
 
 }  // namespace striate

@@ -1,0 +1,1 @@
+"""Files: weights in, weights out."""
