@@ -23,5 +23,6 @@ void bind_array(py::module_& m);
 void bind_conv(py::module_& m);
 void bind_state(py::module_& m);
 void bind_safetensors(py::module_& m);
+void bind_pool(py::module_& m);
 
 }  // namespace striate

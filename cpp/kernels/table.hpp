@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/pool.hpp"
+
 namespace striate {
 
 inline constexpr int kMaxTileRows = 16;
@@ -49,6 +51,8 @@ struct GemmKernels {
 struct KernelTable {
   GemmKernels<float> gemm_f32;
   GemmKernels<double> gemm_f64;
+  PoolKernels<float> pool_f32;
+  PoolKernels<double> pool_f64;
 
   template <class T>
   [[nodiscard]] const GemmKernels<T>& gemm() const {
@@ -56,6 +60,14 @@ struct KernelTable {
       return gemm_f32;
     } else {
       return gemm_f64;
+    }
+  }
+  template <class T>
+  [[nodiscard]] const PoolKernels<T>& pool() const {
+    if constexpr (sizeof(T) == 4) {
+      return pool_f32;
+    } else {
+      return pool_f64;
     }
   }
 };

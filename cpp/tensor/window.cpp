@@ -95,4 +95,81 @@ Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> sp
   return window;
 }
 
+AxisMap window_map(const WindowAxis& axis) {
+  AxisMap map{.n_sources = axis.in, .n_taps = axis.kernel, .first = {0}, .entries = {}};
+  map.first.reserve(static_cast<std::size_t>(axis.out) + 1);
+  map.entries.reserve(static_cast<std::size_t>(axis.out * axis.kernel));
+  for (std::ptrdiff_t i = 0; i < axis.out; ++i) {
+    const WindowAxis::Range inside = axis.taps_inside(i);
+    for (std::ptrdiff_t tap = inside.begin; tap < inside.end; ++tap) {
+      map.entries.push_back({axis.position(i, tap), tap});
+    }
+    map.first.push_back(static_cast<std::ptrdiff_t>(map.entries.size()));
+  }
+  return map;
+}
+
+AxisMap adaptive_map(std::ptrdiff_t in, std::ptrdiff_t out) {
+  AxisMap map{.n_sources = in, .n_taps = in, .first = {0}, .entries = {}};
+  for (std::ptrdiff_t i = 0; i < out; ++i) {
+    for (std::ptrdiff_t source = i * in / out; source < ceil_div((i + 1) * in, out); ++source) {
+      map.entries.push_back({source, source});
+    }
+    map.first.push_back(static_cast<std::ptrdiff_t>(map.entries.size()));
+  }
+  return map;
+}
+
+AxisMap transposed(const AxisMap& map) {
+  AxisMap result{.n_sources = map.n_targets(), .n_taps = map.n_taps, .first = {}, .entries = {}};
+  result.first.assign(static_cast<std::size_t>(map.n_sources) + 1, 0);
+  result.entries.resize(map.entries.size());
+  for (const AxisMap::Entry& entry : map.entries) {
+    ++result.first[static_cast<std::size_t>(entry.source) + 1];
+  }
+  for (std::size_t i = 1; i < result.first.size(); ++i) {
+    result.first[i] += result.first[i - 1];
+  }
+  std::vector<std::ptrdiff_t> next(result.first.begin(), result.first.end() - 1);
+  for (std::ptrdiff_t target = 0; target < map.n_targets(); ++target) {
+    for (const AxisMap::Entry& entry : map.at(target)) {
+      const std::ptrdiff_t slot = next[static_cast<std::size_t>(entry.source)]++;
+      result.entries[static_cast<std::size_t>(slot)] = {target, entry.tap};
+    }
+  }
+  return result;
+}
+
+std::vector<AxisRun> axis_runs(const AxisMap& map, std::ptrdiff_t step) {
+  std::vector<AxisRun> runs;
+  const auto continues = [&](const AxisRun& run, std::ptrdiff_t target) {
+    const auto entries = map.at(target);
+    if (entries.size() != run.entries.size()) {
+      return false;
+    }
+    const std::ptrdiff_t source_step = entries.empty() ? 0
+                                       : run.n > 1     ? run.source_step
+                                                       : entries[0].source - run.entries[0].source;
+    return std::equal(entries.begin(), entries.end(), run.entries.begin(), [&](const auto& now, const auto& then) {
+      return now.tap == then.tap && now.source == then.source + run.n * source_step;
+    });
+  };
+  for (std::ptrdiff_t residue = 0; residue < std::min(step, map.n_targets()); ++residue) {
+    AxisRun run{residue, step, 1, 0, map.at(residue)};
+    for (std::ptrdiff_t target = residue + step; target < map.n_targets(); target += step) {
+      if (continues(run, target)) {
+        if (run.n == 1 && !run.entries.empty()) {
+          run.source_step = map.at(target)[0].source - run.entries[0].source;
+        }
+        ++run.n;
+      } else {
+        runs.push_back(run);
+        run = {target, step, 1, 0, map.at(target)};
+      }
+    }
+    runs.push_back(run);
+  }
+  return runs;
+}
+
 }  // namespace striate

@@ -37,4 +37,29 @@ struct Fused {
 // a (…, M, K), b (…, K, N) → (…, M, N); leading axes broadcast; rank-1 operands as in NumPy's matmul.
 [[nodiscard]] Array matmul(const Array& a, const Array& b);
 
+// ---- pooling (ops/max_pool.cpp, ops/avg_pool.cpp) ----
+
+// x (N, C, *spatial) → y (N, C, *out), channels-last. Padding counts as −∞ for a maximum and as 0 for a mean.
+struct PoolParams {
+  WindowParams window;
+  std::vector<std::ptrdiff_t> output_size;  // adaptive pooling, which ignores `window`: −1 keeps an axis
+  bool count_include_pad = true;            // mean: padding is counted
+  std::ptrdiff_t divisor_override = 0;      // mean: divide by this instead of the count; 0 is off
+};
+
+struct MaxPooled {
+  Array y;
+  Array taps;  // uint8 or int32, laid out as y: which tap each maximum came from
+};
+
+[[nodiscard]] Array max_pool(const char* op, const Array& x, const PoolParams& params);
+[[nodiscard]] MaxPooled max_pool_taps(const char* op, const Array& x, const PoolParams& params);
+// grad_y → grad_x: each gradient goes to the place its maximum came from, sums in rising order of outputs.
+[[nodiscard]] Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, const Extents& x_shape,
+                                  const PoolParams& params);
+// The adjoint of max_pool_grad: reads x where the maxima came from.
+[[nodiscard]] Array max_pool_pick(const char* op, const Array& x, const Array& taps, const PoolParams& params);
+// int64 positions in the flattened spatial axes of x.
+[[nodiscard]] Array max_pool_indices(const char* op, const Array& taps, const Extents& x_shape, const PoolParams& params);
+
 }  // namespace striate

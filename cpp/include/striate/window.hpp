@@ -3,7 +3,9 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <span>
+#include <vector>
 
 #include "striate/tensor.hpp"
 
@@ -69,5 +71,45 @@ struct WindowParams {
 // `out` its input. in = (out − 1)·stride − pad_begin − pad_end + dilation·(kernel − 1) + output_padding + 1.
 [[nodiscard]] Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params,
                                             std::span<const std::ptrdiff_t> output_padding);
+
+// Which sources each target position of one axis reads, and through which tap. Windows, adaptive cells and their gradients are all
+// such maps; an operator on images is the product of one map per axis.
+struct AxisMap {
+  struct Entry {
+    std::ptrdiff_t source;
+    std::ptrdiff_t tap;
+  };
+  std::ptrdiff_t n_sources = 0;
+  std::ptrdiff_t n_taps = 1;           // taps are below this
+  std::vector<std::ptrdiff_t> first;   // entries of target i are [first[i], first[i + 1])
+  std::vector<Entry> entries;
+
+  [[nodiscard]] std::ptrdiff_t n_targets() const { return static_cast<std::ptrdiff_t>(first.size()) - 1; }
+  [[nodiscard]] std::span<const Entry> at(std::ptrdiff_t target) const {
+    const auto i = static_cast<std::size_t>(target);
+    return {entries.data() + first[i], static_cast<std::size_t>(first[i + 1] - first[i])};
+  }
+};
+
+// Outputs read the inputs inside the image.
+[[nodiscard]] AxisMap window_map(const WindowAxis& axis);
+// Output i reads inputs ⌊i·in/out⌋ … ⌈(i + 1)·in/out⌉ − 1; the tap is the input's index.
+[[nodiscard]] AxisMap adaptive_map(std::ptrdiff_t in, std::ptrdiff_t out);
+// Sources become targets; the entries of each are in rising order of the old target.
+[[nodiscard]] AxisMap transposed(const AxisMap& map);
+
+// Targets first, first + step, … (n of them) read through the same taps; the sources of one are source_step after those of the
+// one before.
+struct AxisRun {
+  std::ptrdiff_t first;
+  std::ptrdiff_t step;
+  std::ptrdiff_t n;
+  std::ptrdiff_t source_step;
+  std::span<const AxisMap::Entry> entries;  // of the first target; the map must outlive the run
+};
+
+// Cuts the targets of each residue modulo `step` into as few runs as possible. The step to choose is 1 for a window and its stride
+// for the transposed map.
+[[nodiscard]] std::vector<AxisRun> axis_runs(const AxisMap& map, std::ptrdiff_t step);
 
 }  // namespace striate

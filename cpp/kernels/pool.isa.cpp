@@ -1,0 +1,271 @@
+// Rows of pooling windows: maximum, its gradient, sum. Contracts: pool.hpp.
+//
+// Blocks of 4 vectors of channels stay in registers while the taps go by, so x is read once per window it lies in and y is written
+// once. Channels left over are done by one vector that overlaps the one before, or one by one below a vector.
+#include "kernels/table.hpp"
+#include "kernels/vec.hpp"
+
+namespace striate::STRIATE_TARGET {
+namespace {
+
+constexpr int kBlock = 4;
+
+template <class T>
+using Mask = decltype(Vec<T>{} < Vec<T>{});  // integers as wide as T
+
+template <class I, int N>
+struct IndexOf {
+  typedef I type __attribute__((vector_size(N * sizeof(I))));
+};
+template <class T, class I>
+using IndexVec = typename IndexOf<I, kWidth<T>>::type;
+
+template <class T, class I>
+STRIATE_INLINE Mask<T> load_index(const I* p) {
+  IndexVec<T, I> narrow;
+  __builtin_memcpy(&narrow, p, sizeof(narrow));
+  return __builtin_convertvector(narrow, Mask<T>);
+}
+template <class T, class I>
+STRIATE_INLINE void store_index(I* p, Mask<T> v) {
+  const IndexVec<T, I> narrow = __builtin_convertvector(v, IndexVec<T, I>);
+  __builtin_memcpy(p, &narrow, sizeof(narrow));
+}
+template <class T>
+STRIATE_INLINE Mask<T> broadcast_index(std::int32_t x) {
+  return x - Mask<T>{};
+}
+
+// Whether x takes the place of `best`: it is larger, or NaN.
+template <class V>
+STRIATE_INLINE auto beats(V x, V best) {
+  return (x > best) | (x != x);
+}
+
+template <class T, class I, int NV>
+STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T* y,
+                              I* index, bool continues) {
+  constexpr int W = kWidth<T>;
+  constexpr bool kHasIndex = sizeof(I) < sizeof(double);
+  Vec<T> best[NV];
+  Mask<T> at[NV];
+  std::ptrdiff_t t = 0;
+  if (continues) {
+    for (int v = 0; v < NV; ++v) {
+      best[v] = load(y + v * W);
+      if constexpr (kHasIndex) {
+        at[v] = load_index<T, I>(index + v * W);
+      }
+    }
+  } else {
+    for (int v = 0; v < NV; ++v) {
+      best[v] = load(x[0] + offset + v * W);
+      if constexpr (kHasIndex) {
+        at[v] = broadcast_index<T>(labels[0]);
+      }
+    }
+    t = 1;
+  }
+  for (; t < n_taps; ++t) {
+    const T* const tap = x[t] + offset;
+    const Mask<T> label = kHasIndex ? broadcast_index<T>(labels[t]) : Mask<T>{};
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      const Vec<T> value = load(tap + v * W);
+      const Mask<T> wins = beats(value, best[v]);
+      best[v] = wins ? value : best[v];
+      if constexpr (kHasIndex) {
+        at[v] = wins ? label : at[v];
+      }
+    }
+  }
+  for (int v = 0; v < NV; ++v) {
+    store(y + v * W, best[v]);
+    if constexpr (kHasIndex) {
+      store_index<T, I>(index + v * W, at[v]);
+    }
+  }
+}
+
+// I = double stands for "no index".
+template <class T, class I>
+void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
+                 std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
+  constexpr int W = kWidth<T>;
+  constexpr bool kHasIndex = sizeof(I) < sizeof(double);
+  for (std::ptrdiff_t j = 0; j < n; ++j) {
+    T* const out = y + j * y_step;
+    I* const taken = kHasIndex ? index + j * y_step : index;
+    const std::ptrdiff_t in = j * x_step;
+    if (n_taps == 0) {
+      for (std::ptrdiff_t c = 0; c < channels && !continues; ++c) {
+        out[c] = -static_cast<T>(__builtin_inff());
+        if constexpr (kHasIndex) {
+          taken[c] = 0;
+        }
+      }
+      continue;
+    }
+    std::ptrdiff_t c = 0;
+    for (; c + kBlock * W <= channels; c += kBlock * W) {
+      max_block<T, I, kBlock>(x, labels, n_taps, in + c, out + c, kHasIndex ? taken + c : taken, continues);
+    }
+    for (; c + W <= channels; c += W) {
+      max_block<T, I, 1>(x, labels, n_taps, in + c, out + c, kHasIndex ? taken + c : taken, continues);
+    }
+    if (c < channels && channels >= W && !continues) {
+      c = channels - W;
+      max_block<T, I, 1>(x, labels, n_taps, in + c, out + c, kHasIndex ? taken + c : taken, continues);
+      c = channels;
+    }
+    for (; c < channels; ++c) {
+      T best = continues ? out[c] : x[0][in + c];
+      std::int32_t at = labels[0];
+      if constexpr (kHasIndex) {
+        at = continues ? static_cast<std::int32_t>(taken[c]) : at;
+      }
+      for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+        const T value = x[t][in + c];
+        const bool wins = beats(value, best);
+        best = wins ? value : best;
+        at = wins ? labels[t] : at;
+      }
+      out[c] = best;
+      if constexpr (kHasIndex) {
+        taken[c] = static_cast<I>(at);
+      }
+    }
+  }
+}
+
+template <class T, class I>
+void max_row(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
+             std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
+  max_row_any<T, I>(x, labels, n_taps, x_step, n, channels, y, index, y_step, continues);
+}
+template <class T>
+void max_row_plain(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
+                   std::ptrdiff_t channels, T* y, void*, std::ptrdiff_t y_step, bool continues) {
+  max_row_any<T, double>(x, labels, n_taps, x_step, n, channels, y, nullptr, y_step, continues);
+}
+
+template <class T, class I, int NV>
+STRIATE_INLINE void select_block(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps,
+                                 std::ptrdiff_t offset, std::ptrdiff_t index_offset, T* y, bool continues) {
+  constexpr int W = kWidth<T>;
+  Vec<T> sum[NV];
+  for (int v = 0; v < NV; ++v) {
+    sum[v] = continues ? load(y + v * W) : Vec<T>{};
+  }
+  for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+    const T* const tap = x[t] + offset;
+    const I* const from = index[t] + index_offset;
+    const Mask<T> label = broadcast_index<T>(labels[t]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      const Mask<T> is_mine = load_index<T, I>(from + v * W) == label;
+      sum[v] += (Vec<T>)((Mask<T>)load(tap + v * W) & is_mine);
+    }
+  }
+  for (int v = 0; v < NV; ++v) {
+    store(y + v * W, sum[v]);
+  }
+}
+
+template <class T, class I>
+void select_row(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
+                std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step,
+                bool continues) {
+  constexpr int W = kWidth<T>;
+  for (std::ptrdiff_t j = 0; j < n; ++j) {
+    T* const out = y + j * y_step;
+    const std::ptrdiff_t in = j * x_step;
+    const std::ptrdiff_t from = j * index_step;
+    std::ptrdiff_t c = 0;
+    for (; c + kBlock * W <= channels; c += kBlock * W) {
+      select_block<T, I, kBlock>(x, index, labels, n_taps, in + c, from + c, out + c, continues);
+    }
+    for (; c + W <= channels; c += W) {
+      select_block<T, I, 1>(x, index, labels, n_taps, in + c, from + c, out + c, continues);
+    }
+    if (c < channels && channels >= W && !continues) {
+      c = channels - W;
+      select_block<T, I, 1>(x, index, labels, n_taps, in + c, from + c, out + c, continues);
+      c = channels;
+    }
+    for (; c < channels; ++c) {
+      T sum = continues ? out[c] : T(0);
+      for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+        sum += static_cast<std::int32_t>(index[t][from + c]) == labels[t] ? x[t][in + c] : T(0);
+      }
+      out[c] = sum;
+    }
+  }
+}
+
+template <class T, int NV>
+STRIATE_INLINE void sum_block(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T scale, T* y, bool continues) {
+  constexpr int W = kWidth<T>;
+  Vec<T> sum[NV];
+  for (int v = 0; v < NV; ++v) {
+    sum[v] = continues ? load(y + v * W) : Vec<T>{};
+  }
+  for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+    const T* const tap = x[t] + offset;
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      sum[v] += load(tap + v * W);
+    }
+  }
+  for (int v = 0; v < NV; ++v) {
+    store(y + v * W, sum[v] * scale);
+  }
+}
+
+template <class T>
+void sum_row(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels, T scale,
+             T* y, std::ptrdiff_t y_step, bool continues) {
+  constexpr int W = kWidth<T>;
+  for (std::ptrdiff_t j = 0; j < n; ++j) {
+    T* const out = y + j * y_step;
+    const std::ptrdiff_t in = j * x_step;
+    std::ptrdiff_t c = 0;
+    for (; c + kBlock * W <= channels; c += kBlock * W) {
+      sum_block<T, kBlock>(x, n_taps, in + c, scale, out + c, continues);
+    }
+    for (; c + W <= channels; c += W) {
+      sum_block<T, 1>(x, n_taps, in + c, scale, out + c, continues);
+    }
+    if (c < channels && channels >= W && !continues) {
+      c = channels - W;
+      sum_block<T, 1>(x, n_taps, in + c, scale, out + c, continues);
+      c = channels;
+    }
+    for (; c < channels; ++c) {
+      T sum = continues ? out[c] : T(0);
+      for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+        sum += x[t][in + c];
+      }
+      out[c] = sum * scale;
+    }
+  }
+}
+
+template <class T>
+void fill(PoolKernels<T>& table) {
+  table.max = max_row_plain<T>;
+  table.max_u8 = max_row<T, std::uint8_t>;
+  table.max_i32 = max_row<T, std::int32_t>;
+  table.select_u8 = select_row<T, std::uint8_t>;
+  table.select_i32 = select_row<T, std::int32_t>;
+  table.sum = sum_row<T>;
+}
+
+}  // namespace
+
+void fill_pool(KernelTable& table) {
+  fill(table.pool_f32);
+  fill(table.pool_f64);
+}
+
+}  // namespace striate::STRIATE_TARGET

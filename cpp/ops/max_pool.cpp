@@ -1,0 +1,177 @@
+// Max pooling: y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]. NaN wins, of equal values the first.
+#include "kernels/table.hpp"
+#include "ops/pool.hpp"
+
+namespace striate {
+namespace {
+
+template <class T>
+struct RowPointers {
+  const T* x[kMaxRowTaps];
+
+  RowPointers(const GatherRow& row, const T* base, const Image& source) {
+    for (std::ptrdiff_t t = 0; t < row.n_taps; ++t) {
+      const GatherTap& tap = row.taps[t];
+      x[t] = base + source.at(row.image, tap.source[0], tap.source[1], tap.source[2]);
+    }
+  }
+};
+
+struct RowLabels {
+  std::int32_t labels[kMaxRowTaps];
+
+  explicit RowLabels(const GatherRow& row) {
+    for (std::ptrdiff_t t = 0; t < row.n_taps; ++t) {
+      labels[t] = row.taps[t].label;
+    }
+  }
+};
+
+// Index is void (only the maximum), uint8 or int32.
+template <class T, class Index>
+void run_max(MaxRow<T, Index> kernel, const PoolMaps& maps, const Array& x, const Array& y, Index* index) {
+  const Image source(x);
+  const Image target(y);
+  const T* const from = x.data<T>();
+  T* const to = y.data<T>();
+  gather_rows<kMaxRowTaps>(maps.forward, source.n, source.channels, [&](const GatherRow& row) {
+    const RowPointers<T> pointers(row, from, source);
+    const RowLabels labels(row);
+    const std::ptrdiff_t offset = target.at(row.image, row.d, row.h, row.run.first);
+    Index* taken = index;
+    if constexpr (!std::is_void_v<Index>) {
+      taken += offset;
+    }
+    kernel(pointers.x, labels.labels, row.n_taps, row.run.source_step * source.stride[2], row.run.n, source.channels,
+           to + offset, taken, row.run.step * target.stride[2], row.continues);
+  });
+}
+
+// Y reads X where index says: forward maps pick, backward maps scatter a gradient.
+template <class T, class Index>
+void run_select(SelectRow<T, Index> kernel, const GatherPlan& plan, const Array& x, const Array& index, bool index_is_target,
+                const Array& y) {
+  const Image source(x);
+  const Image target(y);
+  const Image taken(index);
+  const T* const from = x.data<T>();
+  const Index* const at = index.data<Index>();
+  T* const to = y.data<T>();
+  gather_rows<kMaxRowTaps>(plan, source.n, source.channels, [&](const GatherRow& row) {
+    const RowPointers<T> pointers(row, from, source);
+    const RowLabels labels(row);
+    const Index* index_rows[kMaxRowTaps];
+    for (std::ptrdiff_t t = 0; t < row.n_taps; ++t) {
+      const GatherTap& tap = row.taps[t];
+      index_rows[t] = at + (index_is_target ? taken.at(row.image, row.d, row.h, row.run.first)
+                                            : taken.at(row.image, tap.source[0], tap.source[1], tap.source[2]));
+    }
+    const std::ptrdiff_t index_step = (index_is_target ? row.run.step : row.run.source_step) * taken.stride[2];
+    kernel(pointers.x, index_rows, labels.labels, row.n_taps, row.run.source_step * source.stride[2], index_step, row.run.n,
+           source.channels, to + target.at(row.image, row.d, row.h, row.run.first), row.run.step * target.stride[2],
+           row.continues);
+  });
+}
+
+void select(const char* op, const GatherPlan& plan, const Array& x, const Array& taps, bool index_is_target, const Array& y) {
+  dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if (taps.dtype() == DType::uint8) {
+      run_select<T, std::uint8_t>(kernels().pool<T>().select_u8, plan, x, taps, index_is_target, y);
+    } else {
+      run_select<T, std::int32_t>(kernels().pool<T>().select_i32, plan, x, taps, index_is_target, y);
+    }
+  });
+}
+
+void check_taps(const char* op, const Array& taps, const Extents& y_shape) {
+  check(taps.shape() == y_shape && (taps.dtype() == DType::uint8 || taps.dtype() == DType::int32), op,
+        ": expected taps of shape ", to_string(y_shape), " and dtype uint8 or int32, got ", to_string(taps.shape()), " of ",
+        dtype_name(taps.dtype()), "; pass what the forward pass returned");
+}
+
+}  // namespace
+
+Array max_pool(const char* op, const Array& x, const PoolParams& params) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const PoolMaps maps = make_pool_maps(op, x.shape(), params);
+    const Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
+    run_max<T, void>(kernels().pool<T>().max, maps, unit_channels(x), y, nullptr);
+    return y;
+  });
+}
+
+MaxPooled max_pool_taps(const char* op, const Array& x, const PoolParams& params) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const PoolMaps maps = make_pool_maps(op, x.shape(), params);
+    std::ptrdiff_t n_labels = 1;
+    for (const AxisMap& map : maps.forward.axis) {
+      n_labels *= map.n_taps;
+    }
+    const DType index_type = n_labels <= 256 ? DType::uint8 : DType::int32;
+    const Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
+    const Array taps = Array::empty(index_type, maps.y_shape, Layout::channels_last);
+    const Array source = unit_channels(x);
+    if (index_type == DType::uint8) {
+      run_max<T, std::uint8_t>(kernels().pool<T>().max_u8, maps, source, y, taps.data<std::uint8_t>());
+    } else {
+      run_max<T, std::int32_t>(kernels().pool<T>().max_i32, maps, source, y, taps.data<std::int32_t>());
+    }
+    return MaxPooled{y, taps};
+  });
+}
+
+Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, const Extents& x_shape, const PoolParams& params) {
+  const PoolMaps maps = make_pool_maps(op, x_shape, params);
+  check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", to_string(maps.y_shape), ", got ",
+        to_string(grad_y.shape()), "; pass the gradient of this pooling's result");
+  check_taps(op, taps, maps.y_shape);
+  const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
+  select(op, maps.backward(), unit_channels(grad_y), taps, false, grad_x);
+  return grad_x;
+}
+
+Array max_pool_pick(const char* op, const Array& x, const Array& taps, const PoolParams& params) {
+  const PoolMaps maps = make_pool_maps(op, x.shape(), params);
+  check_taps(op, taps, maps.y_shape);
+  const Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
+  select(op, maps.forward, unit_channels(x), taps, true, y);
+  return y;
+}
+
+Array max_pool_indices(const char* op, const Array& taps, const Extents& x_shape, const PoolParams& params) {
+  const PoolMaps maps = make_pool_maps(op, x_shape, params);
+  check_taps(op, taps, maps.y_shape);
+  const Array indices = Array::empty(DType::int64, maps.y_shape, Layout::channels_last);
+  const Image target(indices);
+  const AxisMap* const axis = maps.forward.axis;
+  const bool is_narrow = taps.dtype() == DType::uint8;
+  const auto source = [&](int i, std::ptrdiff_t at, std::ptrdiff_t tap) {
+    for (const AxisMap::Entry& entry : axis[i].at(at)) {
+      if (entry.tap == tap) {
+        return entry.source;
+      }
+    }
+    return std::ptrdiff_t{0};  // a window without taps
+  };
+  parallel_for(target.n * target.size[0] * target.size[1], [&](std::ptrdiff_t row) {
+    const std::ptrdiff_t h = row % target.size[1];
+    const std::ptrdiff_t d = row / target.size[1] % target.size[0];
+    for (std::ptrdiff_t w = 0; w < target.size[2]; ++w) {
+      const std::ptrdiff_t offset = (row * target.size[2] + w) * target.channels;
+      for (std::ptrdiff_t c = offset; c < offset + target.channels; ++c) {
+        const std::ptrdiff_t tap = is_narrow ? taps.data<std::uint8_t>()[c] : taps.data<std::int32_t>()[c];
+        const std::ptrdiff_t in_h = tap / axis[2].n_taps;
+        const std::ptrdiff_t at_d = source(0, d, in_h / axis[1].n_taps);
+        const std::ptrdiff_t at_h = source(1, h, in_h % axis[1].n_taps);
+        const std::ptrdiff_t at_w = source(2, w, tap % axis[2].n_taps);
+        indices.data<std::int64_t>()[c] = (at_d * axis[1].n_sources + at_h) * axis[2].n_sources + at_w;
+      }
+    }
+  });
+  return indices;
+}
+
+}  // namespace striate
