@@ -24,5 +24,6 @@ void bind_conv(py::module_& m);
 void bind_state(py::module_& m);
 void bind_safetensors(py::module_& m);
 void bind_pool(py::module_& m);
+void bind_shape(py::module_& m);
 
 }  // namespace striate

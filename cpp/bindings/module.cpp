@@ -34,6 +34,7 @@ PYBIND11_MODULE(_core, m) {
   bind_state(m);
   bind_safetensors(m);
   bind_pool(m);
+  bind_shape(m);
 }
 
 }  // namespace striate

@@ -62,4 +62,27 @@ struct MaxPooled {
 // int64 positions in the flattened spatial axes of x.
 [[nodiscard]] Array max_pool_indices(const char* op, const Array& taps, const Extents& x_shape, const PoolParams& params);
 
+// ---- shape (ops/shape.cpp, ops/index.cpp) ----
+
+// A view when strides allow, else a row-major (or channels-last) copy in logical order.
+[[nodiscard]] Array reshape(const Array& x, const Extents& shape, bool to_channels_last = false);
+// A view of x[begin + step · i] per axis, step at least 1; and its gradient, zero outside.
+[[nodiscard]] Array slice(const Array& x, const Extents& begin, const Extents& size, const Extents& step);
+[[nodiscard]] Array slice_grad(const Array& grad_y, const Extents& shape, const Extents& begin, const Extents& step);
+[[nodiscard]] std::vector<Array> split(const Array& x, std::span<const std::ptrdiff_t> sizes, int dim);
+[[nodiscard]] Array concat(std::span<const Array> tensors, int dim);  // laid out as the largest of them
+[[nodiscard]] Array flip(const Array& x, std::span<const int> dims);
+[[nodiscard]] Array pixel_shuffle(const Array& x, std::ptrdiff_t factor);
+[[nodiscard]] Array pixel_unshuffle(const Array& x, std::ptrdiff_t factor);
+[[nodiscard]] Array triangle(const Array& x, std::ptrdiff_t diagonal, bool is_upper);
+
+// y[…, i, …] = x[…, index[…, i, …], …] at axis dim; and the sum of src over the places that index names.
+[[nodiscard]] Array gather(const Array& x, const Array& index, int dim);
+[[nodiscard]] Array scatter_add(const Array& src, const Array& index, const Extents& shape, int dim);
+// y[p, …] = x[i₀[p], i₁[p], …, …] for index tensors of one shape over the first axes, negative ones from the end.
+[[nodiscard]] Array index_rows(const Array& x, std::span<const Array> indices);
+[[nodiscard]] Array index_add(const Array& grad_y, std::span<const Array> indices, const Extents& shape);
+[[nodiscard]] Array nonzero(const Array& mask);  // (rank, count) int64, in row-major order
+[[nodiscard]] Array one_hot(const Array& x, std::ptrdiff_t n_classes);  // int64; n_classes < 0: the largest index + 1
+
 }  // namespace striate

@@ -68,12 +68,14 @@ class Node:
         self.edges: list[Any] = [
             None if x is None or not x.requires_grad else (x if x._node is None else (x._node, x._index)) for x in inputs
         ]
-        self.shapes = tuple([None if x is None else x._array.shape for x in inputs])
-        self.dtypes = tuple([None if x is None else x._array.dtype for x in inputs])
+        self.shapes: tuple[Any, ...] = tuple([None if x is None else x._array.shape for x in inputs])
+        self.dtypes: tuple[Any, ...] = tuple([None if x is None else x._array.dtype for x in inputs])
         self.outputs = tuple([(r.shape, r.dtype) for r in results])
         self.n_outputs = len(results)
         saved: dict[int, tuple[Any, int]] = {}
         for i in op.saves_inputs:
+            if i >= len(inputs):  # an operator of any number of inputs names all that there may be
+                break
             x = inputs[i]
             if x is not None:
                 saved[i] = (x._array, x._array.version)

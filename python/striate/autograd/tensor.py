@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,6 +114,9 @@ class Tensor:
         return f"tensor({body}{name}{tail})"
 
     # Values out.
+
+    def _reads(self, what: str) -> None:
+        """Say that the values are about to be read by Python: not possible while an operator's record is made for replay."""
 
     def numpy(self) -> NDArray[Any]:
         """Return an ndarray on the same memory, in logical axis order.
@@ -312,6 +315,12 @@ class Tensor:
     def __getitem__(self, key: Any) -> Tensor:
         return functions["index"](self, key)  # type: ignore[no-any-return]
 
+    def __iter__(self) -> Iterator[Tensor]:
+        self._reads("iteration")
+        if self.ndim == 0:
+            raise TypeError("iteration: expected a tensor with an axis, got a single number; use .item()")
+        return iter([self[i] for i in range(len(self))])
+
     __hash__ = object.__hash__
 
     # Methods: the operators that read best behind a dot.
@@ -336,6 +345,38 @@ class Tensor:
     def T(self) -> Tensor:  # noqa: N802  # torch's and NumPy's name
         """The transpose of a matrix."""
         return functions["transpose"](self, 0, 1)  # type: ignore[no-any-return]
+
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """Drop axes of size 1 (all of them by default)."""
+        return functions["squeeze"](self, dim)  # type: ignore[no-any-return]
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """Insert an axis of size 1."""
+        return functions["unsqueeze"](self, dim)  # type: ignore[no-any-return]
+
+    def expand(self, *shape: int | Sequence[int]) -> Tensor:
+        """See `striate.ops.expand`; sizes as a tuple or one by one."""
+        return functions["expand"](self, _flat(shape))  # type: ignore[no-any-return]
+
+    def repeat(self, *repeats: int | Sequence[int]) -> Tensor:
+        """See `striate.ops.repeat`; counts as a tuple or one by one."""
+        return functions["repeat"](self, _flat(repeats))  # type: ignore[no-any-return]
+
+    def split(self, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """Cut along an axis into views."""
+        return functions["split"](self, split_size, dim)  # type: ignore[no-any-return]
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """Cut along an axis into at most `chunks` views."""
+        return functions["chunk"](self, chunks, dim)  # type: ignore[no-any-return]
+
+    def narrow(self, dim: int, start: int, length: int) -> Tensor:
+        """Keep `length` positions from `start` of one axis."""
+        return functions["narrow"](self, dim, start, length)  # type: ignore[no-any-return]
+
+    def flip(self, *dims: int | Sequence[int]) -> Tensor:
+        """Reverse the order along axes."""
+        return functions["flip"](self, _flat(dims))  # type: ignore[no-any-return]
 
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """Merge the axes from start_dim to end_dim."""
