@@ -25,5 +25,6 @@ void bind_state(py::module_& m);
 void bind_safetensors(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_shape(py::module_& m);
+void bind_map(py::module_& m);
 
 }  // namespace striate

@@ -52,6 +52,14 @@ void bind_machine(py::module_& m) {
   });
   m.def("trim_memory", &trim_memory, NoGil());
   m.def("set_memory_cap", &set_memory_cap, py::arg("n_bytes"), NoGil());
+  m.def("counters", [] {
+    const Counters now = counters();
+    py::dict out;
+    out["relayouts"] = now.n_relayouts;
+    out["relayout_bytes"] = now.relayout_bytes;
+    return out;
+  });
+  m.def("reset_counters", &reset_counters);
 }
 
 }  // namespace striate

@@ -35,6 +35,7 @@ PYBIND11_MODULE(_core, m) {
   bind_safetensors(m);
   bind_pool(m);
   bind_shape(m);
+  bind_map(m);
 }
 
 }  // namespace striate

@@ -10,7 +10,12 @@
 #include "striate/machine.hpp"
 
 // One line per *.isa.cpp file: what it adds to a table.
-#define STRIATE_FOR_EACH_FILL(X) X(fill_gemm) X(fill_pool)
+#define STRIATE_FOR_EACH_FILL(X) \
+  X(fill_gemm)                   \
+  X(fill_pool)                   \
+  X(fill_arithmetic)             \
+  X(fill_copy)                   \
+  X(fill_reduce)
 
 #define STRIATE_DECLARE_FILL(fill) void fill(KernelTable& table);
 #define STRIATE_CALL_FILL(fill) fill(table);

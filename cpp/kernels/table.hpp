@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/pool.hpp"
+#include "kernels/map.hpp"
 
 namespace striate {
 
@@ -53,6 +54,8 @@ struct KernelTable {
   GemmKernels<double> gemm_f64;
   PoolKernels<float> pool_f32;
   PoolKernels<double> pool_f64;
+  MapKernels maps;
+  ReduceKernels reductions;
 
   template <class T>
   [[nodiscard]] const GemmKernels<T>& gemm() const {

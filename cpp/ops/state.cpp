@@ -1,6 +1,7 @@
 #include "striate/state.hpp"
 
-#include "tensor/copy.hpp"
+#include "ops/map.hpp"
+#include "striate/ops.hpp"
 
 namespace striate {
 
@@ -17,11 +18,9 @@ void assign(const Array& state, const Array& value) {
           axis, " of shape ", to_string(state.shape()), " with stride 0; clone it first");
   }
   if (state.storage_ref().get() == value.storage_ref().get()) {
-    Array copy = Array::empty_like(value.dtype(), value);
-    copy_elements(value, copy);
-    copy_elements(copy, state);
+    copy_into(state, clone(value));  // the two may overlap
   } else {
-    copy_elements(value, state);
+    copy_into(state, value);
   }
   state.storage().raise_version();
 }

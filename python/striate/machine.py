@@ -6,7 +6,7 @@ from types import TracebackType
 
 from striate import _core
 
-__all__ = ["active_isa", "available_isas", "best_isa", "info", "isa", "thread_count", "threads"]
+__all__ = ["active_isa", "available_isas", "best_isa", "counters", "info", "isa", "reset_counters", "thread_count", "threads"]
 
 
 class threads:  # noqa: N801  # reads as a function: striate.threads(2)
@@ -96,3 +96,19 @@ def info() -> dict[str, object]:
         "l3_bytes": l3,
         "build": _core.build_description(),
     }
+
+
+def counters() -> dict[str, int]:
+    """Return what ran since the last reset.
+
+    Returns
+    -------
+    dict
+        `relayouts`, copies that changed the order of axes in memory, and `relayout_bytes`, what they wrote.
+    """
+    return _core.counters()
+
+
+def reset_counters() -> None:
+    """Set all counters to zero."""
+    _core.reset_counters()

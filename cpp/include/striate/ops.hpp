@@ -1,6 +1,8 @@
 // Operators: pure functions of Arrays. Each checks its arguments once, allocates its result and runs in parallel.
 #pragma once
 
+#include <span>
+
 #include "striate/tensor.hpp"
 #include "striate/window.hpp"
 
@@ -84,5 +86,31 @@ struct MaxPooled {
 [[nodiscard]] Array index_add(const Array& grad_y, std::span<const Array> indices, const Extents& shape);
 [[nodiscard]] Array nonzero(const Array& mask);  // (rank, count) int64, in row-major order
 [[nodiscard]] Array one_hot(const Array& x, std::ptrdiff_t n_classes);  // int64; n_classes < 0: the largest index + 1
+
+// ---- copies (ops/copy.cpp) ----
+
+[[nodiscard]] Array clone(const Array& x);                    // dense, in x's own order of axes
+[[nodiscard]] Array convert(const Array& x, DType dtype);     // likewise; floats round to nearest even, to integers they truncate
+[[nodiscard]] Array relayout(const Array& x, Layout layout);  // x itself when it has the layout; else a copy, and it is counted
+
+// ---- element-wise (ops/map.cpp) ----
+
+// Operators are found by name once and called by index; kernels/map.hpp lists them.
+struct MapInfo {
+  const char* name;
+  int n_inputs;
+  const char* parameters[2];  // null: unused
+};
+[[nodiscard]] int n_map_ops();
+[[nodiscard]] MapInfo map_info(int op);
+[[nodiscard]] int find_map_op(const char* name);  // throws std::invalid_argument
+[[nodiscard]] Array map(int op, std::span<const Array* const> inputs, double a = 0, double b = 0);
+// The dtype that operands promote to, by PyTorch's rule; throws DTypeError.
+[[nodiscard]] DType result_type(const char* op, std::span<const Array* const> operands);
+
+// ---- reductions (ops/reduce.cpp) ----
+
+// op: 0 sum, 1 product, 2 maximum, 3 minimum; no dims means all. Sums and products of integers are int64.
+[[nodiscard]] Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim);
 
 }  // namespace striate

@@ -1,6 +1,9 @@
 """Operators on tensors: one row each, with its gradient built from rows again."""
 
+from striate.ops.activation import relu
+from striate.ops.copy import clone, relayout, to
 from striate.ops.create import arange, empty, from_numpy, full, full_like, ones, ones_like, tensor, zeros, zeros_like
+from striate.ops.elementwise import add, div, mul, neg, sub
 from striate.ops.index import gather, index, narrow, scatter_add
 from striate.ops.max_pool import (
     adaptive_max_pool1d,
@@ -10,6 +13,7 @@ from striate.ops.max_pool import (
     max_pool2d,
     max_pool3d,
 )
+from striate.ops.reduce import sum
 from striate.ops.shape import (
     broadcast_to,
     cat,
@@ -39,12 +43,15 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "add",
     "arange",
     "assign",
     "broadcast_to",
     "cat",
     "chunk",
+    "clone",
     "concat",
+    "div",
     "empty",
     "expand",
     "flatten",
@@ -57,21 +64,28 @@ __all__ = [
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "mul",
     "narrow",
+    "neg",
     "one_hot",
     "ones",
     "ones_like",
     "permute",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "relayout",
+    "relu",
     "repeat",
     "reshape",
     "scatter_add",
     "split",
     "squeeze",
     "stack",
+    "sub",
+    "sum",
     "tensor",
     "tile",
+    "to",
     "transpose",
     "tril",
     "triu",
