@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.cases import activation, conv, elementwise, loss, norm, pool, reduce, resample, shape
-from tests.cases.case import Case, Input
+from cases import activation, conv, elementwise, loss, norm, pool, reduce, resample, shape
+from cases.case import Case, Input
 
 MODULES = (conv, pool, activation, norm, elementwise, reduce, shape, resample, loss)
 CASES: tuple[Case, ...] = tuple(case for module in MODULES for case in module.CASES)

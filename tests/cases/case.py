@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-
-from tests.oracle import bound as bounds
+from oracle import bound as bounds
 
 Array = np.ndarray
 
@@ -36,7 +35,7 @@ class Input:
     def draw(self, rng: np.random.Generator, kind: str = "real") -> Array:
         """Draw values that float32 holds exactly: `real`, `smooth` (away from kinks) or `integer`."""
         if self.dtype == "bool":
-            return rng.random(self.shape) < 0.5
+            return rng.random(self.shape) < 0.7
         if self.dtype != "float":
             low, high = self.uniform or self.integers
             values = rng.integers(int(low), int(high), self.shape).astype(self.dtype)
@@ -102,7 +101,7 @@ class Case:
     oracle: Callable[..., Any]
     """Called as the op is, on float64 (or integer, or bool) arrays."""
     bound: Callable[..., Array] | None = None
-    """(format, oracle's y, *as the op is called) → largest absolute error; None: the op moves or chooses, and never rounds."""
+    """(format, oracle's y, *as the op is called) → largest absolute error; None: the op never rounds."""
     names: tuple[str, ...] = ()
     """Names of the last inputs, where the op takes them by keyword."""
     call: Callable[..., Any] | None = None
@@ -119,6 +118,10 @@ class Case:
     """Values the op must carry through as the formula does."""
     constant: str = ""
     """Why the result may be constant or mostly zero; empty: it may not."""
+    meet: int = 1
+    """How many results one element of an input takes part in, where that is more than broadcasting says."""
+    flat: bool = False
+    """The derivative is zero wherever it exists (floor, sign)."""
     large: bool = False
     """Big enough to be cut into many tiles; slow laws skip it."""
     ulps: float | None = None
@@ -133,6 +136,10 @@ class Case:
         shapes = ", ".join("None" if i is None else repr(i.shape) for i in self.inputs)
         attributes = "".join(f", {k}={v!r}" for k, v in self.attributes.items())
         return f"{self.op}({shapes}{attributes})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Let Hypothesis print one line."""
+        printer.text(repr(self))
 
     def draw(self, rng: np.random.Generator, kind: str = "real") -> list[Array | None]:
         """Draw all inputs."""

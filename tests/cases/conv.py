@@ -6,9 +6,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
+from oracle import bound, conv
 
-from tests.cases.case import Case, real
-from tests.oracle import bound, conv
+from cases.case import Case, real
 
 Array = np.ndarray
 INF = float("inf")
@@ -82,7 +82,8 @@ def conv_transpose_case(
     )
 
 
-def _matmul_case(label: str, a: tuple[int, ...], b: tuple[int, ...], large: bool = False) -> Case:
+def matmul_case(label: str, a: tuple[int, ...], b: tuple[int, ...], large: bool = False) -> Case:
+    """Make a product of matrices."""
     return Case(
         op="matmul",
         label=label,
@@ -96,9 +97,10 @@ def _matmul_case(label: str, a: tuple[int, ...], b: tuple[int, ...], large: bool
     )
 
 
-def _linear_case(
+def linear_case(
     label: str, x: tuple[int, ...], weight: tuple[int, int], bias: bool = True, large: bool = False
 ) -> Case:
+    """Make a linear layer."""
     return Case(
         op="linear",
         label=label,
@@ -169,18 +171,18 @@ CASES = (
     conv_transpose_case(
         "3x3x3", (1, 4, 3, 3, 4), (4, 3, 3, 3, 3), stride=(1, 2, 1), padding=1, output_padding=(0, 1, 0), bias=False
     ),
-    _linear_case("", (7, 16), (9, 16)),
-    _linear_case("no-bias", (1, 33), (17, 33), bias=False),
-    _linear_case("three-axes", (2, 3, 15), (31, 15)),
-    _linear_case("vector", (8,), (3, 8)),
-    _linear_case("large", (130, 200), (150, 200), large=True),
-    _matmul_case("", (5, 9), (9, 17)),
-    _matmul_case("one", (1, 1), (1, 1)),
-    _matmul_case("batched", (3, 4, 15), (3, 15, 8)),
-    _matmul_case("broadcast", (2, 1, 3, 7), (4, 7, 5)),
-    _matmul_case("shared-right", (4, 6, 8), (8, 3)),
-    _matmul_case("vector-right", (6, 33), (33,)),
-    _matmul_case("vector-left", (9,), (9, 4)),
-    _matmul_case("dot", (31,), (31,)),
-    _matmul_case("large", (100, 130), (130, 97), large=True),
+    linear_case("", (7, 16), (9, 16)),
+    linear_case("no-bias", (1, 33), (17, 33), bias=False),
+    linear_case("three-axes", (2, 3, 15), (31, 15)),
+    linear_case("vector", (8,), (3, 8)),
+    linear_case("large", (130, 200), (150, 200), large=True),
+    matmul_case("", (5, 9), (9, 17)),
+    matmul_case("one", (1, 1), (1, 1)),
+    matmul_case("batched", (3, 4, 15), (3, 15, 8)),
+    matmul_case("broadcast", (2, 1, 3, 7), (4, 7, 5)),
+    matmul_case("shared-right", (4, 6, 8), (8, 3)),
+    matmul_case("vector-right", (6, 33), (33,)),
+    matmul_case("vector-left", (9,), (9, 4)),
+    matmul_case("dot", (31,), (31,)),
+    matmul_case("large", (100, 130), (130, 97), large=True),
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from oracle import bound, norm
 
-from tests.cases.case import Case, real
-from tests.oracle import bound, norm
+from cases.case import Case, real
 
 Array = np.ndarray
 DIVIDES = "divides by a standard deviation"
@@ -33,7 +33,8 @@ def _batch_bound(
     w, b = _spread(weight, x.ndim, 1.0), _spread(bias, x.ndim, 0.0)
     if training:
         return bound.normalised(f, x, (0, *range(2, x.ndim)), eps, w, b)
-    assert running_mean is not None and running_var is not None
+    assert running_mean is not None
+    assert running_var is not None
     mean, var = _spread(running_mean, x.ndim, 0.0), _spread(running_var, x.ndim, 1.0)
     size = (np.abs(x) + np.abs(mean)) * np.abs(w) / np.sqrt(var + eps) + np.abs(b)
     return bound.roundings(f, 8, size)
@@ -56,11 +57,13 @@ def _batch(label: str, shape: tuple[int, ...], *, affine: bool = True, large: bo
         bound=_batch_bound,
         excused=DIVIDES,
         batch=() if attributes["training"] else (0,),
+        meet=int(np.prod(shape)) // c if attributes["training"] else 1,
         large=large,
     )
 
 
-def _layer(label: str, shape: tuple[int, ...], n_axes: int, affine: bool = True, large: bool = False) -> Case:
+def layer_norm_case(label: str, shape: tuple[int, ...], n_axes: int, affine: bool = True, large: bool = False) -> Case:
+    """Make a layer_norm over the last axes."""
     inner = shape[-n_axes:]
     return Case(
         op="layer_norm",
@@ -75,6 +78,7 @@ def _layer(label: str, shape: tuple[int, ...], n_axes: int, affine: bool = True,
         excused=DIVIDES,
         batch=(0,),
         large=large,
+        meet=int(np.prod(inner)),
     )
 
 
@@ -99,6 +103,7 @@ def _group(label: str, shape: tuple[int, ...], n_groups: int, affine: bool = Tru
         bound=lambda f, y, x, num_groups, weight, bias: _grouped_bound(f, x, num_groups, weight, bias),
         excused=DIVIDES,
         batch=(0,),
+        meet=int(np.prod(shape[1:])) // n_groups,
     )
 
 
@@ -113,12 +118,13 @@ def _instance(label: str, shape: tuple[int, ...], affine: bool = True) -> Case:
         bound=lambda f, y, x, weight, bias: _grouped_bound(f, x, c, weight, bias),
         excused=DIVIDES,
         batch=(0,),
+        meet=int(np.prod(shape[2:])),
     )
 
 
 def _local_response(label: str, shape: tuple[int, ...], **attributes: Any) -> Case:
     def limit(f: bound.Format, y: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
-        # the base is a sum of `size` squares, a product and a sum; the power scales its relative error by beta and adds 2 ulp
+        # The base is a sum of `size` squares, a product and a sum; the power scales its relative error, adds 2 ulp.
         return (beta * bound.gamma(f, size + 5) + bound.gamma(f, 7)) * np.abs(y) + 4 * f.tiny
 
     return Case(
@@ -130,6 +136,7 @@ def _local_response(label: str, shape: tuple[int, ...], **attributes: Any) -> Ca
         bound=limit,
         excused="takes a power",
         batch=(0,),
+        meet=attributes["size"],
     )
 
 
@@ -143,11 +150,11 @@ CASES = (
     _batch("eval", (2, 33, 4, 5), training=False),
     _batch("eval-plain", (5, 8), affine=False, training=False),
     _batch("eval-large", (8, 48, 28, 28), training=False, large=True),
-    _layer("last", (4, 5, 33), 1),
-    _layer("two", (3, 4, 7), 2),
-    _layer("plain", (6, 10), 1, affine=False),
-    _layer("image", (2, 8, 5, 6), 3),
-    _layer("large", (200, 260), 1, large=True),
+    layer_norm_case("last", (4, 5, 33), 1),
+    layer_norm_case("two", (3, 4, 7), 2),
+    layer_norm_case("plain", (6, 10), 1, affine=False),
+    layer_norm_case("image", (2, 8, 5, 6), 3),
+    layer_norm_case("large", (200, 260), 1, large=True),
     _group("", (2, 6, 5, 4), 3),
     _group("wide", (2, 32, 4, 3), 4),
     _group("plain", (3, 8, 7), 2, affine=False),

@@ -6,9 +6,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
+from oracle import bound, pool
 
-from tests.cases.case import Case, real
-from tests.oracle import bound, pool
+from cases.case import Case, real
 
 Array = np.ndarray
 INF = float("inf")
@@ -45,6 +45,7 @@ def avg_pool_case(
         batch=(0,),
         nonfinite=(nan, INF, -INF),
         large=large,
+        meet=n_taps,
     )
 
 
@@ -61,6 +62,7 @@ def _adaptive_avg_case(label: str, x: tuple[int, ...], output_size: object, exac
         excused="" if exact else "divides by a count that is no power of two",
         batch=(0,),
         nonfinite=(nan, INF, -INF),
+        meet=n_taps,
     )
 
 
@@ -84,7 +86,8 @@ CASES = (
     max_pool_case("ceil-drops-last", (1, 3, 5, 5), kernel_size=2, stride=3, padding=1, ceil_mode=True),
     max_pool_case("dilated", (1, 15, 9, 10), kernel_size=3, stride=2, padding=1, dilation=2),
     max_pool_case("stride-over-kernel", (2, 1, 9, 9), kernel_size=2, stride=4),
-    max_pool_case("one-pixel", (1, 1, 1, 1), kernel_size=1),
+    max_pool_case("indices", (2, 9, 6, 7), kernel_size=3, stride=2, padding=1, return_indices=True),
+    max_pool_case("one-pixel", (2, 1, 1, 1), kernel_size=1),
     max_pool_case("large", (4, 48, 28, 28), kernel_size=3, stride=2, padding=1, large=True),
     max_pool_case("3", (2, 16, 15), kernel_size=3, stride=2, padding=1),
     max_pool_case("ceil-dilated", (1, 5, 16), kernel_size=3, stride=2, dilation=2, ceil_mode=True),

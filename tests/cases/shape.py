@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import nan
 from typing import Any
 
-from tests.cases.case import Case, Input, in_sequence, index, integer, real
-from tests.oracle import shape as oracle
+import numpy as np
+from oracle import bound
+from oracle import shape as oracle
+
+from cases.case import Case, Input, boolean, in_sequence, index, integer, real
 
 INF = float("inf")
 EVERY = (nan, INF, -INF)
@@ -41,6 +45,18 @@ def _key(label: str, shape: tuple[int, ...], key: Any) -> Case:
     )
 
 
+def _pick(label: str, shape: tuple[int, ...], where: Input, pick: Callable[..., Any]) -> Case:
+    return Case(
+        op="index",
+        label=f"by-{label}",
+        inputs=(real(*shape), where),
+        call=lambda _, x, i: pick(x, i),
+        oracle=pick,
+        linear=(0,),
+        nonfinite=EVERY,
+    )
+
+
 CASES = (
     _move("reshape", "", real(2, 6, 4), attributes={"shape": (4, 12)}),
     _move("reshape", "inferred", real(3, 4, 2, 5), attributes={"shape": (3, -1)}),
@@ -69,6 +85,33 @@ CASES = (
     _move("gather", "rows", real(5, 9), index(5, 3, high=9), attributes={"dim": 1}),
     _move("gather", "first", real(6, 4, 2), index(8, 3, 2, high=6), attributes={"dim": 0}),
     _move("gather", "one", real(7, 10), index(7, 1, high=10), attributes={"dim": 1}),
+    _key("reversed", (5, 4), (slice(None, None, -1),)),
+    _pick("rows", (6, 4), index(5, high=6), lambda x, i: x[i]),
+    _pick("columns", (3, 9, 2), index(2, 4, high=9), lambda x, i: x[:, i]),
+    _pick("negative", (7, 3), index(4, low=-7, high=0), lambda x, i: x[i, 1:]),
+    _pick("mask", (9, 4), boolean(9), lambda x, m: x[m]),
+    _pick("whole-mask", (9, 4), boolean(9, 4), lambda x, m: x[m]),
+    Case(
+        op="scatter_add",
+        label="",
+        inputs=(real(4, 6), index(4, 9, high=6), real(4, 9)),
+        attributes={"dim": 1},
+        oracle=oracle.scatter_add,
+        bound=lambda f, y, x, i, s, dim: bound.dot(f, 10, oracle.scatter_add(np.abs(x), i, np.abs(s), dim)),
+        linear=(0, 2),
+        nonfinite=EVERY,
+    ),
+    _move("chunk", "", real(7, 4), attributes={"chunks": 3, "dim": 0}),
+    _move("narrow", "", real(3, 9, 2), attributes={"dim": 1, "start": 2, "length": 5}, batch=True),
+    _move("squeeze", "all", real(3, 1, 4, 1)),
+    _move("squeeze", "one", real(1, 4, 1), attributes={"dim": -1}),
+    _move("unsqueeze", "", real(3, 4), attributes={"dim": 1}, batch=True),
+    _move("expand", "", real(3, 1, 4), attributes={"shape": (2, -1, 5, 4)}),
+    _move("repeat", "", real(3, 4), attributes={"repeats": (2, 1, 3)}),
+    _move("tile", "", real(3, 4), attributes={"dims": (2,)}),
+    _move("flip", "", real(3, 9, 4), attributes={"dims": (0, 2)}, batch=True),
+    _move("tril", "", real(2, 9, 8), attributes={"diagonal": 1}, batch=True),
+    _move("triu", "", real(8, 9), attributes={"diagonal": -2}),
     _move("pad", "constant", real(2, 9, 4, 5), attributes={"pad": (1, 2, 0, 3)}, batch=True),
     _move("pad", "value", real(2, 3, 5), attributes={"pad": (2, 1), "value": 1.5}),
     _move("pad", "channels", real(2, 3, 4, 4), attributes={"pad": (0, 0, 1, 1, 2, 0)}),

@@ -1,8 +1,8 @@
 """How far a floating-point result may lie from the oracle's, derived from the number of roundings, never tuned.
 
-Write u for the unit roundoff and `tiny` for the smallest normal number: results below it may be flushed to zero, so every
-operation may add an absolute error of `tiny` besides its relative error u. γ_K = K·u/(1 − K·u) bounds K roundings in a row
-(Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1); it holds for any order or tree of a sum of K terms.
+Write u for the unit roundoff and `tiny` for the smallest normal number: results below it may be flushed to zero, so an
+operation may add an absolute error of `tiny` besides its relative error u. γ_K = K·u/(1 − K·u) bounds K roundings in a
+row (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., §3.1), for any order or tree of a sum of K terms.
 """
 
 from __future__ import annotations
@@ -44,13 +44,12 @@ def roundings(f: Format, n: float, size: Array) -> Array:
 
 
 def dot(f: Format, n_terms: int, absolute: Array) -> Array:
-    """A sum of n products, `absolute` the same sum over absolute values: γ_n·absolute + n·tiny, in any order, fused or not."""
+    """A sum of n products, `absolute` its sum of magnitudes: γ_n·absolute + n·tiny, in any order, fused or not."""
     return gamma(f, max(n_terms, 1)) * absolute + max(n_terms, 1) * f.tiny
 
 
 def ulps(f: Format, n: float, y: Array) -> Array:
-    """n units in the last place of y, a unit being 2u·2^⌊log₂|y|⌋ and at least that of the smallest normal number; tiny more
-    for a result flushed to zero."""
+    """n units in the last place of y, 2u·2^⌊log₂|y|⌋ or that of the smallest normal number; tiny if flushed."""
     magnitude = np.maximum(np.abs(y), f.tiny)
     with np.errstate(invalid="ignore"):
         _, exponent = np.frexp(magnitude)
@@ -58,8 +57,11 @@ def ulps(f: Format, n: float, y: Array) -> Array:
 
 
 def softmax(f: Format, x: Array, y: Array, dim: int) -> Array:
-    """y = e/Σe, e = exp(x − max): the difference errs by u·|x − max|, which exp turns into a relative error; exp adds 2 ulp
-    (4u), the sum of C such terms γ_{C−1}, the division one rounding; numerator and denominator both count."""
+    """y = e/Σe, e = exp(x − max).
+
+    The difference errs by u·|x − max|, which exp turns into a relative error and adds 2 ulp (4u) to; the sum of C such
+    terms errs by γ_{C−1}, the division by one rounding; numerator and denominator both count.
+    """
     spread = np.abs(x - x.max(axis=dim, keepdims=True))
     count = x.shape[dim] + 10
     relative = gamma(f, count) + 1.01 * f.u * (spread + (y * spread).sum(axis=dim, keepdims=True))
@@ -67,8 +69,11 @@ def softmax(f: Format, x: Array, y: Array, dim: int) -> Array:
 
 
 def log_softmax(f: Format, x: Array, y: Array, dim: int) -> Array:
-    """y = (x − max) − ln Σe: u·|x − max| for the difference, the relative error of Σe (exp: 2 ulp and its argument's error;
-    C − 1 additions), 2 ulp of the logarithm, one rounding of the result."""
+    """y = (x − max) − ln Σe.
+
+    u·|x − max| for the difference, the relative error of Σe (exp: 2 ulp and its argument; C − 1 additions), 2 ulp
+    of the logarithm, one rounding of the result.
+    """
     spread = np.abs(x - x.max(axis=dim, keepdims=True))
     p = np.exp(y)
     total = x.shape[dim] + 6
@@ -105,8 +110,8 @@ def normalised(
 ) -> Array:
     """(x − m)·weight/√(v + eps) + bias over batch statistics.
 
-    The mean errs by γ_n·mean|x|, the variance as in `variance`; |d(v + eps)^−½| ≤ ½·dv·(v + eps)^−3⁄2; then five roundings. An
-    implementation may fold m, weight and bias into one scale and one shift, so |x|, |m| and |bias| count, not their differences.
+    The mean errs by γ_n·mean|x|, the variance as in `variance`; |d(v + eps)^−½| ≤ ½·dv·(v + eps)^−3⁄2; then 8 u.
+    An implementation may fold m, weight and bias into a scale and a shift: |x|, |m| and |bias| count, not differences.
     """
     n = np.prod([x.shape[a] for a in axes])
     m = x.mean(axis=axes, keepdims=True)

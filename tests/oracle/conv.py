@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.oracle.window import axes, per_axis, taps
+from oracle.window import axes, per_axis, taps
 
 Array = np.ndarray
 
@@ -86,7 +86,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """y[...,m,n] = Σ_k a[...,m,k] · b[...,k,n], batch axes broadcast, a 1-d operand a row (left) or a column (right)."""
+    """y[...,m,n] = Σ_k a[...,m,k] · b[...,k,n], batch axes broadcast, a 1-d operand a row (a) or a column (b)."""
     left = a[None, :] if a.ndim == 1 else a
     right = b[:, None] if b.ndim == 1 else b
     y = np.einsum("...mk,...kn->...mn", left, right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.oracle.activation import log_softmax
+from oracle.activation import log_softmax
 
 Array = np.ndarray
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tests.oracle.window import axes, per_axis
+from oracle.window import axes, per_axis
 
 Array = np.ndarray
 
@@ -20,11 +20,16 @@ def max_pool(
     padding: object = 0,
     dilation: object = 1,
     ceil_mode: bool = False,
-) -> Array:
-    """y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]; NaN wins."""
+    return_indices: bool = False,
+) -> Array | tuple[Array, Array]:
+    """y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]; NaN wins.
+
+    The index of a maximum counts the cells of the image in row-major order; the first of equals wins.
+    """
     kernel = per_axis(kernel_size, x.ndim - 2)
     windows = axes(x.shape[2:], kernel, kernel if stride is None else stride, padding, dilation, ceil_mode)
     y = np.empty((*x.shape[:2], *(w.out for w in windows)))
+    where = np.empty(y.shape, np.int64)
     for i in np.ndindex(*y.shape[2:]):
         cells = []
         for a, w in enumerate(windows):
@@ -32,7 +37,16 @@ def max_pool(
             cells.append(cell[(cell >= 0) & (cell < w.size)])
         read = x[np.ix_(range(x.shape[0]), range(x.shape[1]), *cells)]
         y[(slice(None), slice(None), *i)] = read.max(axis=tuple(range(2, x.ndim)), initial=-np.inf)
-    return y
+        where[(slice(None), slice(None), *i)] = _first_maximum(read, x.shape[2:], cells)
+    return (y, where) if return_indices else y
+
+
+def _first_maximum(read: Array, sizes: tuple[int, ...], cells: list[Array]) -> Array:
+    """Return, for every sample and channel, the cell of the image that holds the largest value of a window."""
+    in_image = np.arange(int(np.prod(sizes))).reshape(sizes)[np.ix_(*cells)].reshape(-1)
+    if in_image.size == 0:
+        return np.zeros(read.shape[:2], np.int64)
+    return in_image[np.argmax(read.reshape(*read.shape[:2], in_image.size), axis=2)]
 
 
 def avg_pool(
@@ -45,7 +59,7 @@ def avg_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Array:
-    """y[n,c,i] = Σ_p x[n,c, i·s + p − pad] / count; count is the window cut to the padded image, or to the image alone."""
+    """y[n,c,i] = Σ_p x[n,c, i·s + p − pad] / count; count is the window cut to the image with or without padding."""
     kernel = per_axis(kernel_size, x.ndim - 2)
     windows = axes(x.shape[2:], kernel, kernel if stride is None else stride, padding, 1, ceil_mode)
     y = np.empty((*x.shape[:2], *(w.out for w in windows)))

@@ -39,6 +39,68 @@ def stack(*tensors: Array, dim: int = 0) -> Array:
     return np.stack(tensors, axis=dim)
 
 
+def chunk(x: Array, chunks: int, dim: int = 0) -> tuple[Array, ...]:
+    """Pieces of ⌈n / chunks⌉, the last may be shorter."""
+    return split(x, -(-x.shape[dim] // chunks), dim)
+
+
+def narrow(x: Array, dim: int, start: int, length: int) -> Array:
+    """Elements start … start + length − 1 of an axis."""
+    return np.take(x, range(start, start + length), axis=dim)
+
+
+def squeeze(x: Array, dim: int | tuple[int, ...] | None = None) -> Array:
+    """Drop axes of size 1."""
+    axes = range(x.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    return np.squeeze(x, axis=tuple(a for a in axes if x.shape[a] == 1))
+
+
+def unsqueeze(x: Array, dim: int) -> Array:
+    """Add an axis of size 1."""
+    return np.expand_dims(x, dim)
+
+
+def expand(x: Array, shape: tuple[int, ...]) -> Array:
+    """Repeat axes of size 1; −1 keeps a size."""
+    grown = (1,) * (len(shape) - x.ndim) + x.shape
+    return np.array(np.broadcast_to(x, [g if s == -1 else s for s, g in zip(shape, grown, strict=True)]))
+
+
+def repeat(x: Array, repeats: tuple[int, ...]) -> Array:
+    """Copies side by side, repeats[i] along axis i."""
+    return np.tile(x, repeats)
+
+
+def tile(x: Array, dims: tuple[int, ...]) -> Array:
+    """Copies side by side, aligned at the last axis."""
+    return np.tile(x, dims)
+
+
+def flip(x: Array, dims: tuple[int, ...]) -> Array:
+    """Reverse the order along axes."""
+    return np.flip(x, dims)
+
+
+def tril(x: Array, diagonal: int = 0) -> Array:
+    """Zero above the given diagonal of the last two axes."""
+    return np.tril(x, diagonal)
+
+
+def triu(x: Array, diagonal: int = 0) -> Array:
+    """Zero below the given diagonal of the last two axes."""
+    return np.triu(x, diagonal)
+
+
+def scatter_add(x: Array, index: Array, src: Array, dim: int) -> Array:
+    """y = x; y[i, index[i,j,k], k] += src[i,j,k] for dim = 1, and so on."""
+    y = np.array(x)
+    for at in np.ndindex(*index.shape):
+        target = list(at)
+        target[dim] = int(index[at])
+        y[tuple(target)] += src[at]
+    return y
+
+
 def split(x: Array, split_size: int | list[int], dim: int = 0) -> tuple[Array, ...]:
     """Pieces of split_size (the last may be shorter), or of the sizes listed."""
     n = x.shape[dim]

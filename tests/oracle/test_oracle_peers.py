@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import CASES, Case, geometry
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
-from tests.cases import CASES, Case
-from tests.oracle import norm, philox
+from oracle import norm, philox
 
 
 def _torch_function(op: str) -> Any:
@@ -51,6 +53,10 @@ def _torch_function(op: str) -> Any:
         "var": reduce_axes("var"),
         "logsumexp": reduce_axes("logsumexp"),
         "instance_norm": lambda x, weight, bias: F.instance_norm(x, weight=weight, bias=bias),
+        "expand": lambda x, shape: x.expand(shape),
+        "repeat": lambda x, repeats: x.repeat(repeats),
+        "squeeze": lambda x, dim=None: x.squeeze() if dim is None else x.squeeze(dim),
+        "scatter_add": lambda x, index, src, dim: torch.scatter_add(x, dim, index, src),
         "gather": lambda x, index, dim: torch.gather(x, dim, index),
     }
     return named.get(op) or getattr(F, op, None) or getattr(torch, op)
@@ -65,9 +71,15 @@ def _as_tuple(y: Any) -> tuple[Any, ...]:
     return tuple(y) if isinstance(y, tuple | list) else (y,)
 
 
+#: Torch has no slices with a negative step.
+_CASES = [case for case in CASES if not case.large and case.label != "reversed"]
+
+
 @pytest.mark.needs_peers
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
-@pytest.mark.parametrize("case", [case for case in CASES if not case.large], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if not case.large and case.label != "reversed"], ids=lambda case: case.id
+)
 @pytest.mark.parametrize("kind", ["real", "integer"])
 def test_oracle_agrees_with_torch(case: Case, kind: str) -> None:
     torch = pytest.importorskip("torch")
@@ -98,3 +110,30 @@ def test_philox_gives_the_published_answers(
     counter: tuple[int, ...], key: tuple[int, ...], output: tuple[int, ...]
 ) -> None:
     assert philox.philox4x32(counter, key) == output
+
+
+@pytest.mark.needs_peers
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
+@pytest.mark.parametrize("n_axes", [1, 2, 3])
+@pytest.mark.parametrize("family", [geometry.conv_cases, geometry.conv_transpose_cases, geometry.pool_cases])
+@given(data=st.data())
+def test_oracle_agrees_with_torch_on_drawn_geometry(family: Any, n_axes: int, data: st.DataObject) -> None:
+    pytest.importorskip("torch")
+    case = data.draw(family(n_axes))
+    try:
+        test_oracle_agrees_with_torch(case, "integer")
+    except RuntimeError as error:  # torch's avg_pool3d forgets the padding when it compares image and kernel
+        assume("smaller than kernel size" not in str(error))
+        raise
+
+
+@pytest.mark.needs_peers
+@pytest.mark.parametrize(
+    "family",
+    [geometry.product_cases, geometry.broadcast_cases, geometry.reduce_cases, geometry.move_cases, geometry.row_cases],
+    ids=lambda family: family.__name__,
+)
+@given(data=st.data())
+def test_oracle_agrees_with_torch_on_drawn_shapes(family: Any, data: st.DataObject) -> None:
+    pytest.importorskip("torch")
+    test_oracle_agrees_with_torch(data.draw(family()), "real")

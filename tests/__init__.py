@@ -1,1 +1,0 @@
-"""The tests of striate: `oracle` says what is right, `cases` what to try, `laws` what must hold."""

@@ -1,0 +1,71 @@
+"""Law: gradients are made of ops with gradients of their own: second derivatives against differences of first ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import striate
+from cases import Case
+from striate.autograd import grad
+
+from laws.harness import (
+    FLOAT64,
+    LANDED,
+    Array,
+    Problem,
+    as_tuple,
+    drawn,
+    every,
+    exact_gradients,
+    in_format,
+    is_differentiable,
+    tensors,
+    to_numpy,
+)
+
+STEP = 2.0**-16
+pytestmark = LANDED
+
+
+def _twice(case: Case, given: Problem, direction: dict[int, Array]) -> dict[int, Array]:
+    """Return d⟨gradients, direction⟩/d(inputs)."""
+    made = tensors(case, given.arrays, FLOAT64)
+    inputs = [made[k] for k in direction]
+    outputs = as_tuple(case.run(striate.ops, made))
+    seeds = [None if g is None else striate.tensor(in_format(g, FLOAT64)) for g in given.grads]
+    first = grad(outputs, inputs, seeds, create_graph=True)
+    total = None
+    for g, v in zip(first, direction.values(), strict=True):
+        term = (g * striate.tensor(v)).sum()
+        total = term if total is None else total + term
+    assert total is not None
+    if not total.requires_grad:
+        return {k: np.zeros(v.shape) for k, v in direction.items()}
+    second = grad(total, inputs, allow_unused=True)
+    return {
+        k: np.zeros(v.shape) if g is None else to_numpy(g) for (k, v), g in zip(direction.items(), second, strict=True)
+    }
+
+
+@every(is_differentiable, small=True)
+def test_second_gradient_equals_differences_of_the_first(case: Case) -> None:
+    given = drawn(case, "smooth")
+    rng = np.random.default_rng(2)
+    shapes = {k: given.arrays[k].shape for k in case.differentiable()}  # type: ignore[union-attr]
+    v = {k: rng.standard_normal(shape) for k, shape in shapes.items()}
+    w = {k: rng.standard_normal(shape) for k, shape in shapes.items()}
+    second = _twice(case, given, v)
+
+    def first(step: float) -> float:
+        arrays = [a if a is None or k not in w else a + step * w[k] for k, a in enumerate(given.arrays)]
+        gradients = exact_gradients(case, Problem(arrays, given.expected, given.grads))
+        return sum(float(np.sum(g * v[k])) for k, g in gradients.items())
+
+    d1, d2, d4 = [(first(h) - first(-h)) / (2 * h) for h in (STEP, 2 * STEP, 4 * STEP)]
+    numeric, coarse = (4 * d1 - d2) / 3, (4 * d2 - d4) / 3
+    analytic = sum(float(np.sum(second[k] * w[k])) for k in w)
+    products = sum(float(np.sum(np.abs(g * v[k]))) for k, g in exact_gradients(case, given).items())
+    sizes = sum(float(np.sum(np.abs(second[k] * w[k]))) for k in w)
+    tolerance = abs(numeric - coarse) + 2.0**-44 * products / STEP + 2.0**-40 * sizes
+    assert abs(analytic - numeric) <= tolerance, (
+        f"{case!r} [{case.id}]: second vjp gives {analytic!r}, differences {numeric!r}, tolerance {tolerance:.3g}"
+    )
