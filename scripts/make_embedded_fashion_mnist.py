@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from striate.data.datasets import Split, fashion_mnist, shuffled
 
 SEED = 0

@@ -50,7 +50,8 @@ DType dtype_from_numpy(const py::dtype& dtype) {
 Array from_numpy(py::array array) {
   const DType dtype = dtype_from_numpy(array.dtype());
   const std::ptrdiff_t item = item_bytes(dtype);
-  bool needs_copy = array.dtype().byteorder() == '>' || reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(item) != 0;
+  bool needs_copy = array.dtype().byteorder() == '>' ||
+                    reinterpret_cast<std::uintptr_t>(array.data()) % static_cast<std::uintptr_t>(item) != 0;
   check(array.ndim() <= kMaxRank, "from_numpy: expected at most ", kMaxRank, " axes, got ", array.ndim(), "; reshape first");
   for (py::ssize_t axis = 0; axis < array.ndim(); ++axis) {
     needs_copy = needs_copy || array.strides(axis) % item != 0 || array.strides(axis) < 0;
@@ -111,9 +112,10 @@ void bind_array(py::module_& m) {
   for (int i = 0; i < kDTypes; ++i) {
     type.value(dtype_name(static_cast<DType>(i)), static_cast<DType>(i));
   }
-  type.attr("__str__") = py::cpp_function([](DType self) { return dtype_name(self); }, py::name("__str__"), py::is_method(type));
+  type.attr("__str__") =
+      py::cpp_function([](DType self) { return dtype_name(self); }, py::name("__str__"), py::is_method(type));
   type.attr("__repr__") = py::cpp_function([](DType self) { return std::string("striate.") + dtype_name(self); },
-                                            py::name("__repr__"), py::is_method(type));
+                                           py::name("__repr__"), py::is_method(type));
   type.def_property_readonly("itemsize", &item_bytes);
   type.def_property_readonly("is_floating_point", &is_floating);
 
@@ -128,7 +130,8 @@ void bind_array(py::module_& m) {
       .def_property_readonly("is_exposed", [](const Array& self) { return self.storage().is_exposed(); })
       .def_property_readonly("is_channels_last", [](const Array& self) { return self.is_dense(Layout::channels_last); })
       .def_property_readonly("is_row_major", [](const Array& self) { return self.is_dense(Layout::row_major); })
-      .def("shares_storage", [](const Array& self, const Array& other) { return self.storage_ref().get() == other.storage_ref().get(); })
+      .def("shares_storage",
+           [](const Array& self, const Array& other) { return self.storage_ref().get() == other.storage_ref().get(); })
       .def("raise_version", [](const Array& self) { self.storage().raise_version(); })
       .def("numpy", [](const Array& self) { return to_numpy(self, true); })
       // For an array that nobody else has seen yet: the view is dropped before the array is used.

@@ -27,7 +27,8 @@ void bind_machine(py::module_& m) {
         for (const Isa isa : available_isas()) {
           names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
         }
-        throw std::invalid_argument("isa: expected one of " + names + ", got '" + name + "'; see striate.machine.available_isas()");
+        throw std::invalid_argument("isa: expected one of " + names + ", got '" + name +
+                                    "'; see striate.machine.available_isas()");
       },
       py::arg("name"));
   m.def("cpu_name", &cpu_name);

@@ -84,8 +84,8 @@ const Compiled& find(Isa isa) {
   for (const Isa available : available_isas()) {
     names += (names.empty() ? "" : ", ") + std::string(isa_name(available));
   }
-  throw std::invalid_argument(text("isa: expected one of ", names, ", got '", isa_name(isa),
-                                   "'; this CPU or this build does not have it"));
+  throw std::invalid_argument(
+      text("isa: expected one of ", names, ", got '", isa_name(isa), "'; this CPU or this build does not have it"));
 }
 
 const Compiled& initial() {
@@ -93,13 +93,14 @@ const Compiled& initial() {
     for (const Compiled& candidate : compiled()) {
       if (candidate.is_supported && std::strcmp(isa_name(candidate.isa), forced) == 0) {
         if (candidate.isa < best_isa()) {
-          std::fprintf(stderr, "striate: STRIATE_ISA=%s is below this CPU's %s; kernels run slower than they could\n", forced,
-                       isa_name(best_isa()));
+          std::fprintf(stderr, "striate: STRIATE_ISA=%s is below this CPU's %s; kernels run slower than they could\n",
+                       forced, isa_name(best_isa()));
         }
         return candidate;
       }
     }
-    std::fprintf(stderr, "striate: expected STRIATE_ISA to name an instruction set of this CPU and build, got '%s'; using %s\n",
+    std::fprintf(stderr,
+                 "striate: expected STRIATE_ISA to name an instruction set of this CPU and build, got '%s'; using %s\n",
                  forced, isa_name(best_isa()));
   }
   return find(best_isa());

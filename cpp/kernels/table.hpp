@@ -26,8 +26,8 @@ struct Epilogue {
 template <class T>
 using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k values each
                           std::ptrdiff_t n_taps, std::ptrdiff_t k,
-                          const T* b,     // [n_taps][k][vectors · width], packed, zero beyond n_cols
-                          T* const* y,    // [rows] pointers to n_cols values
+                          const T* b,   // [n_taps][k][vectors · width], packed, zero beyond n_cols
+                          T* const* y,  // [rows] pointers to n_cols values
                           std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
 // y[m·ld + n] += Σ_k a[k][m] · b[k][n] for m < rows, n < n_cols: an outer product per k.
@@ -38,11 +38,11 @@ using OuterTile = void (*)(const T* const* a, std::ptrdiff_t a_offset,  // [n_k]
 
 template <class T>
 struct GemmKernels {
-  int width;    // lanes of a vector
-  int rows;     // rows of the full tile
-  int vectors;  // vectors of the full tile; its columns are vectors · width
-  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];         // [rows − 1][vectors − 1]
-  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];       // likewise
+  int width;                                          // lanes of a vector
+  int rows;                                           // rows of the full tile
+  int vectors;                                        // vectors of the full tile; its columns are vectors · width
+  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
+  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
   // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.
   void (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
                std::ptrdiff_t columns, T* b);

@@ -1,6 +1,6 @@
 // Vec<T>: a register of T, on the vector extension that GCC and Clang share. Width comes from the target's flags, or from
-// STRIATE_VEC_BYTES for the generic build. Everything has internal linkage: the same inline function compiled under other flags
-// must not be merged by the linker.
+// STRIATE_VEC_BYTES for the generic build. Everything has internal linkage: the same inline function compiled under other
+// flags must not be merged by the linker.
 #pragma once
 
 #include <cstddef>

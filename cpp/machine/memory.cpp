@@ -83,8 +83,7 @@ class Cache {
  public:
   Cache() {
     // A fork while another thread holds the lock would leave the child locked for ever.
-    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
-                   [] { instance().mutex_.unlock(); });
+    pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); }, [] { instance().mutex_.unlock(); });
   }
 
   static Cache& instance() {
@@ -133,8 +132,11 @@ class Cache {
 
   MemoryStats stats() {
     const std::lock_guard lock(mutex_);
-    return {.in_use_bytes = in_use_, .cached_bytes = cached_, .peak_bytes = peak_,
-            .n_system_allocations = n_system_allocations_, .cap_bytes = cap()};
+    return {.in_use_bytes = in_use_,
+            .cached_bytes = cached_,
+            .peak_bytes = peak_,
+            .n_system_allocations = n_system_allocations_,
+            .cap_bytes = cap()};
   }
 
   void trim() {

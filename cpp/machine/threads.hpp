@@ -41,9 +41,7 @@ struct Partition {
   Partition(std::ptrdiff_t n, std::ptrdiff_t grain)
       : n_items(n), part(grain < 1 ? 1 : grain), n_parts((n + part - 1) / part) {}
   [[nodiscard]] std::ptrdiff_t begin(std::ptrdiff_t i) const { return i * part; }
-  [[nodiscard]] std::ptrdiff_t end(std::ptrdiff_t i) const {
-    return (i + 1) * part < n_items ? (i + 1) * part : n_items;
-  }
+  [[nodiscard]] std::ptrdiff_t end(std::ptrdiff_t i) const { return (i + 1) * part < n_items ? (i + 1) * part : n_items; }
 };
 
 namespace detail {

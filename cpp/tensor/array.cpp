@@ -185,8 +185,8 @@ Array Array::empty(DType dtype, const Extents& shape, Layout layout) {
     overflows = overflows || __builtin_mul_overflow(bytes, extent > 0 ? extent : 1, &bytes);
   }
   check<OutOfMemory>(is_empty || (!overflows && bytes < std::numeric_limits<std::ptrdiff_t>::max() / 4),
-                     "memory: expected a shape that fits into memory, got ", to_string(shape), " of ",
-                     dtype_name(dtype), "; use smaller sizes");
+                     "memory: expected a shape that fits into memory, got ", to_string(shape), " of ", dtype_name(dtype),
+                     "; use smaller sizes");
   Array array;
   array.storage_ = StorageRef(Storage::create(is_empty ? 0 : bytes));
   array.dtype_ = dtype;
@@ -236,8 +236,8 @@ Array Array::permute(std::span<const int> axes) const {
         ", got ", axes.size(), "; name every axis once");
   for (int i = 0; i < rank(); ++i) {
     const int axis = axes[static_cast<std::size_t>(i)];
-    check(axis >= 0 && axis < rank() && (seen >> axis & 1U) == 0, "permute: expected each axis of shape ",
-          to_string(shape_), " once, got axis ", axis, "; name every axis once");
+    check(axis >= 0 && axis < rank() && (seen >> axis & 1U) == 0, "permute: expected each axis of shape ", to_string(shape_),
+          " once, got axis ", axis, "; name every axis once");
     seen |= 1U << axis;
     array.shape_[i] = shape_[axis];
     array.strides_[i] = strides_[axis];

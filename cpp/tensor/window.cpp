@@ -17,8 +17,7 @@ void check_axis(const char* op, const WindowAxis& axis) {
 
 void check_lengths(const char* op, std::size_t rank, const WindowParams& params) {
   const auto fits = [&](const std::vector<std::ptrdiff_t>& list) { return list.size() == rank; };
-  const bool padding_fits =
-      params.padding != Padding::explicit_ || (fits(params.pad_begin) && fits(params.pad_end));
+  const bool padding_fits = params.padding != Padding::explicit_ || (fits(params.pad_begin) && fits(params.pad_end));
   check(rank >= 1 && rank <= 3 && fits(params.kernel_size) && fits(params.stride) && fits(params.dilation) && padding_fits,
         op, ": expected one kernel_size, stride, padding and dilation per spatial axis, got ", rank, " spatial axes, ",
         params.kernel_size.size(), " kernel sizes and ", params.stride.size(), " strides; pass one number or one per axis");
@@ -82,15 +81,19 @@ Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> sp
   const std::size_t shift = 3 - spatial.size();
   for (std::size_t i = 0; i < spatial.size(); ++i) {
     WindowAxis& axis = window.axis[i + shift];
-    axis = {.kernel = params.kernel_size[i], .stride = params.stride[i], .dilation = params.dilation[i],
-            .pad_begin = params.pad_begin[i], .pad_end = params.pad_end[i], .out = spatial[i]};
+    axis = {.kernel = params.kernel_size[i],
+            .stride = params.stride[i],
+            .dilation = params.dilation[i],
+            .pad_begin = params.pad_begin[i],
+            .pad_end = params.pad_end[i],
+            .out = spatial[i]};
     check_axis(op, axis);
     check(output_padding[i] >= 0 && output_padding[i] < std::max(axis.stride, axis.dilation), op,
           ": expected 0 <= output_padding < max(stride, dilation), got output_padding=", output_padding[i],
           " with stride=", axis.stride, " and dilation=", axis.dilation, "; use a smaller output_padding");
     axis.in = (axis.out - 1) * axis.stride - axis.pad_begin - axis.pad_end + axis.reach() + output_padding[i];
-    check(axis.in >= 0 && axis.out >= 0, op, ": expected an output of at least size 0, got ", axis.in, " on spatial axis ", i,
-          "; use less padding");
+    check(axis.in >= 0 && axis.out >= 0, op, ": expected an output of at least size 0, got ", axis.in, " on spatial axis ",
+          i, "; use less padding");
   }
   return window;
 }

@@ -15,7 +15,7 @@ int8 = DType.int8
 uint8 = DType.uint8
 int32 = DType.int32
 int64 = DType.int64
-bool = DType.bool  # noqa: A001  # torch's name
+bool = DType.bool  # torch's name
 
 __all__ = [
     "DType",

@@ -9,7 +9,7 @@ from striate import _core
 __all__ = ["active_isa", "available_isas", "best_isa", "counters", "info", "isa", "reset_counters", "thread_count", "threads"]
 
 
-class threads:  # noqa: N801  # reads as a function: striate.threads(2)
+class threads:  # reads as a function: striate.threads(2)
     """Set the number of threads, for good or for a `with` block.
 
     Results are equal to the bit for any number.
@@ -32,11 +32,13 @@ class threads:  # noqa: N801  # reads as a function: striate.threads(2)
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _core.set_thread_count(self._before)
 
 
-class isa:  # noqa: N801  # reads as a function: striate.isa("avx2")
+class isa:  # reads as a function: striate.isa("avx2")
     """Set the instruction set of the kernels, for good or for a `with` block.
 
     Parameters
@@ -57,7 +59,9 @@ class isa:  # noqa: N801  # reads as a function: striate.isa("avx2")
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _core.set_isa(self._before)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from striate.data import Compose, Draw, RandomCrop, RandomErasing, RandomHorizontalFlip, Transform, channel_statistics
 
 TRANSFORMS = [

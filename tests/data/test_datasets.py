@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from striate.data import Split, embedded, fashion_mnist, hold_out
 from striate.data import datasets as module
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from striate.data import image_folder, image_folder_splits, read_image
 
 Image = pytest.importorskip("PIL.Image")

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from striate.data import Compose, DataLoader, RandomCrop, RandomHorizontalFlip, Split
 from striate.data.loader import Batch
 

@@ -15,7 +15,7 @@ enum class Isa : int { baseline = 0, avx2 = 1, avx512 = 2, generic512 = 3 };
 [[nodiscard]] std::vector<Isa> available_isas();  // compiled in and supported by this CPU, worst first
 [[nodiscard]] Isa best_isa();                     // the one chosen when nothing is forced
 [[nodiscard]] Isa active_isa();
-void set_isa(Isa isa);                            // throws std::invalid_argument when not available
+void set_isa(Isa isa);  // throws std::invalid_argument when not available
 
 struct CacheSizes {
   std::ptrdiff_t l1_bytes;  // data, one core
@@ -27,8 +27,8 @@ struct CacheSizes {
 [[nodiscard]] std::string build_description();  // compiler, executor, instruction sets
 
 [[nodiscard]] int thread_count();
-void set_thread_count(int n_threads);  // throws std::invalid_argument below 1
-[[nodiscard]] int default_thread_count();  // min(affinity mask, cgroup quota)
+void set_thread_count(int n_threads);       // throws std::invalid_argument below 1
+[[nodiscard]] int default_thread_count();   // min(affinity mask, cgroup quota)
 [[nodiscard]] const char* executor_name();  // "openmp" or "std::thread"
 
 struct MemoryStats {

@@ -56,9 +56,7 @@ class Extents {
   [[nodiscard]] const std::ptrdiff_t* end() const { return values_ + rank_; }
   [[nodiscard]] std::ptrdiff_t product() const;  // 1 for rank 0
   void push_back(std::ptrdiff_t value);
-  friend bool operator==(const Extents& a, const Extents& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end());
-  }
+  friend bool operator==(const Extents& a, const Extents& b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
  private:
   std::ptrdiff_t values_[kMaxRank] = {};
@@ -170,9 +168,7 @@ class Array {
   [[nodiscard]] T* data() const {
     return static_cast<T*>(storage_->data()) + offset_;
   }
-  [[nodiscard]] std::byte* bytes() const {
-    return static_cast<std::byte*>(storage_->data()) + offset_ * item_bytes(dtype_);
-  }
+  [[nodiscard]] std::byte* bytes() const { return static_cast<std::byte*>(storage_->data()) + offset_ * item_bytes(dtype_); }
 
   [[nodiscard]] bool is_dense(Layout layout) const;  // no gaps, axes of size 1 don't matter
   [[nodiscard]] bool has_unit_channels() const;      // channel stride 1 (or one channel): what kernels need

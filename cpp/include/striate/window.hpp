@@ -26,9 +26,7 @@ struct WindowAxis {
   [[nodiscard]] std::ptrdiff_t position(std::ptrdiff_t out_index, std::ptrdiff_t tap) const {
     return out_index * stride + tap * dilation - pad_begin;
   }
-  [[nodiscard]] bool is_padded() const {
-    return pad_begin > 0 || (out > 0 && position(out - 1, kernel - 1) >= in);
-  }
+  [[nodiscard]] bool is_padded() const { return pad_begin > 0 || (out > 0 && position(out - 1, kernel - 1) >= in); }
 
   // Output indices whose tap lies inside the input: [begin, end).
   struct Range {
@@ -40,7 +38,8 @@ struct WindowAxis {
   [[nodiscard]] Range taps_inside(std::ptrdiff_t out_index) const;
 };
 
-// Up to three spatial axes; axes the tensor does not have come first and have size 1, so kernels always see depth, height, width.
+// Up to three spatial axes; axes the tensor does not have come first and have size 1, so kernels always see depth, height,
+// width.
 struct Window {
   std::array<WindowAxis, 3> axis;
 
@@ -67,10 +66,10 @@ struct WindowParams {
 // Throws ShapeError naming `op` when the window does not fit or a parameter is out of range.
 [[nodiscard]] Window make_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params);
 
-// The window of the convolution that a transposed convolution is the gradient of: `in` is the transposed convolution's output,
-// `out` its input. in = (out − 1)·stride − pad_begin − pad_end + dilation·(kernel − 1) + output_padding + 1.
-[[nodiscard]] Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params,
-                                            std::span<const std::ptrdiff_t> output_padding);
+// The window of the convolution that a transposed convolution is the gradient of: `in` is the transposed convolution's
+// output, `out` its input. in = (out − 1)·stride − pad_begin − pad_end + dilation·(kernel − 1) + output_padding + 1.
+[[nodiscard]] Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial,
+                                            const WindowParams& params, std::span<const std::ptrdiff_t> output_padding);
 
 // Which sources each target position of one axis reads, and through which tap. Windows, adaptive cells and their gradients are all
 // such maps; an operator on images is the product of one map per axis.

@@ -60,13 +60,16 @@ class Node:
         "shapes",
     )
 
-    def __init__(self, op: Op, inputs: Sequence[Tensor | None], attributes: dict[str, Any], results: Sequence[Any]) -> None:
+    def __init__(
+        self, op: Op, inputs: Sequence[Tensor | None], attributes: dict[str, Any], results: Sequence[Any]
+    ) -> None:
         self.op = op
         self.attributes = attributes
         self.sequence = next(_sequence)
         self.needs = tuple([x is not None and x.requires_grad for x in inputs])
         self.edges: list[Any] = [
-            None if x is None or not x.requires_grad else (x if x._node is None else (x._node, x._index)) for x in inputs
+            None if x is None or not x.requires_grad else (x if x._node is None else (x._node, x._index))
+            for x in inputs
         ]
         self.shapes: tuple[Any, ...] = tuple([None if x is None else x._array.shape for x in inputs])
         self.dtypes: tuple[Any, ...] = tuple([None if x is None else x._array.dtype for x in inputs])
@@ -197,7 +200,9 @@ class _GradMode:
         self._before.append(_mode.is_grad_enabled)
         _mode.is_grad_enabled = self._enabled
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         _mode.is_grad_enabled = self._before.pop()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:

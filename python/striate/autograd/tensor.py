@@ -106,7 +106,9 @@ class Tensor:
             value = self.detach()
             if str(value.dtype) == "bfloat16":
                 value = functions["to"](value, _core.DType.float32)
-            body = np.array2string(np.asarray(value.numpy()), separator=", ", prefix="tensor(", threshold=200, precision=4)
+            body = np.array2string(
+                np.asarray(value.numpy()), separator=", ", prefix="tensor(", threshold=200, precision=4
+            )
         name = "" if str(self.dtype) in ("float32", "int64", "bool") else f", dtype={self.dtype!r}"
         tail = ", requires_grad=True" if self.requires_grad and self._node is None else ""
         if self._node is not None:
@@ -129,21 +131,27 @@ class Tensor:
             bfloat16, which NumPy does not have.
         """
         if self.requires_grad:
-            raise RuntimeError("numpy: expected a tensor that does not require grad, got one that does; use .detach().numpy()")
+            raise RuntimeError(
+                "numpy: expected a tensor that does not require grad, got one that does; use .detach().numpy()"
+            )
         return self._array.numpy()  # type: ignore[no-any-return]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         value = self.numpy()
         if dtype is not None and value.dtype != dtype:
             if copy is False:
-                raise ValueError(f"numpy: expected dtype {value.dtype} for an array without a copy, got {dtype}; allow the copy")
+                raise ValueError(
+                    f"numpy: expected dtype {value.dtype} for an array without a copy, got {dtype}; allow the copy"
+                )
             return value.astype(dtype)
         return value.copy() if copy else value
 
     def item(self) -> Any:
         """Return the value of a tensor of one element as a Python number."""
         if self.size != 1:
-            raise ValueError(f"item: expected a tensor of one element, got shape {self.shape}; index or reduce it first")
+            raise ValueError(
+                f"item: expected a tensor of one element, got shape {self.shape}; index or reduce it first"
+            )
         return self.detach().numpy().item() if str(self.dtype) != "bfloat16" else self.to(_core.DType.float32).item()
 
     def tolist(self) -> Any:
@@ -163,7 +171,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"bool: expected a tensor of one element, got shape {self.shape}; reduce it with .sum() or .max()")
+            raise ValueError(
+                f"bool: expected a tensor of one element, got shape {self.shape}; reduce it with .sum() or .max()"
+            )
         return bool(self.item())
 
     # The record.
@@ -209,7 +219,9 @@ class Tensor:
             The tensor does not require grad.
         """
         if not self.requires_grad:
-            raise RuntimeError("register_hook: expected a tensor that requires grad, got one that does not; set requires_grad")
+            raise RuntimeError(
+                "register_hook: expected a tensor that requires grad, got one that does not; set requires_grad"
+            )
         if self._node is None:
             if self._hooks is None:
                 self._hooks = []
@@ -342,7 +354,7 @@ class Tensor:
         return functions["transpose"](self, dim0, dim1)  # type: ignore[no-any-return]
 
     @property
-    def T(self) -> Tensor:  # noqa: N802  # torch's and NumPy's name
+    def T(self) -> Tensor:  # torch's and NumPy's name
         """The transpose of a matrix."""
         return functions["transpose"](self, 0, 1)  # type: ignore[no-any-return]
 

@@ -22,7 +22,9 @@ def _shape(size: tuple[Size, ...]) -> list[int]:
 
 def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
     if dtype == DType.bfloat16:
-        raise _core.DTypeError("tensor: expected a dtype that NumPy has, got bfloat16; make it float32 and convert with .to()")
+        raise _core.DTypeError(
+            "tensor: expected a dtype that NumPy has, got bfloat16; make it float32 and convert with .to()"
+        )
     return np.dtype(str(dtype))
 
 
@@ -87,7 +89,11 @@ def full(size: Size, fill_value: float, *, dtype: DType | None = None, requires_
     """Return a tensor filled with one value; a Python float makes float32, an int int64, a bool bool."""
     if dtype is None:
         dtype = (
-            DType.bool if isinstance(fill_value, bool) else DType.int64 if isinstance(fill_value, int) else DType.float32
+            DType.bool
+            if isinstance(fill_value, bool)
+            else DType.int64
+            if isinstance(fill_value, int)
+            else DType.float32
         )
     array = _core.empty(_shape((size,)) if not isinstance(size, int) else [size], dtype)
     array.fill_view()[...] = fill_value
