@@ -33,6 +33,7 @@ PYBIND11_MODULE(_core, m) {
   bind_conv(m);
   bind_state(m);
   bind_safetensors(m);
+  bind_norm(m);
   bind_pool(m);
   bind_shape(m);
   bind_map(m);

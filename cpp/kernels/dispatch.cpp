@@ -12,6 +12,7 @@
 // One line per *.isa.cpp file: what it adds to a table.
 #define STRIATE_FOR_EACH_FILL(X) \
   X(fill_gemm)                   \
+  X(fill_norm)                   \
   X(fill_pool)                   \
   X(fill_arithmetic)             \
   X(fill_copy)                   \

@@ -11,27 +11,6 @@ namespace {
 constexpr int kBlock = 4;
 
 template <class T>
-using Mask = decltype(Vec<T>{} < Vec<T>{});  // integers as wide as T
-
-template <class I, int N>
-struct IndexOf {
-  typedef I type __attribute__((vector_size(N * sizeof(I))));
-};
-template <class T, class I>
-using IndexVec = typename IndexOf<I, kWidth<T>>::type;
-
-template <class T, class I>
-STRIATE_INLINE Mask<T> load_index(const I* p) {
-  IndexVec<T, I> narrow;
-  __builtin_memcpy(&narrow, p, sizeof(narrow));
-  return __builtin_convertvector(narrow, Mask<T>);
-}
-template <class T, class I>
-STRIATE_INLINE void store_index(I* p, Mask<T> v) {
-  const IndexVec<T, I> narrow = __builtin_convertvector(v, IndexVec<T, I>);
-  __builtin_memcpy(p, &narrow, sizeof(narrow));
-}
-template <class T>
 STRIATE_INLINE Mask<T> broadcast_index(std::int32_t x) {
   return x - Mask<T>{};
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/norm.hpp"
 #include "kernels/pool.hpp"
 #include "kernels/map.hpp"
 
@@ -52,6 +53,8 @@ struct GemmKernels {
 struct KernelTable {
   GemmKernels<float> gemm_f32;
   GemmKernels<double> gemm_f64;
+  NormKernels<float> norm_f32;
+  NormKernels<double> norm_f64;
   PoolKernels<float> pool_f32;
   PoolKernels<double> pool_f64;
   MapKernels maps;
@@ -63,6 +66,14 @@ struct KernelTable {
       return gemm_f32;
     } else {
       return gemm_f64;
+    }
+  }
+  template <class T>
+  [[nodiscard]] const NormKernels<T>& norm() const {
+    if constexpr (sizeof(T) == 4) {
+      return norm_f32;
+    } else {
+      return norm_f64;
     }
   }
   template <class T>

@@ -134,5 +134,60 @@ STRIATE_INLINE void store_partial(T* p, Vec<T> v, std::ptrdiff_t n) {
 #endif
 }
 
+// What a comparison of Vec<T> gives: integers as wide as T, all bits set for true.
+template <class T>
+using Mask = decltype(Vec<T>{} < Vec<T>{});
+
+// Small integers in memory (I = uint8 or int32), as wide as T in registers. The compiler makes of a conversion of 8 bytes one
+// move per lane, hence the intrinsics (max pooling's gradient: 8.9 → 25 GB/s).
+template <class I, int N>
+struct IndexOf {
+  typedef I type __attribute__((vector_size(N * sizeof(I))));
+};
+template <class T, class I>
+STRIATE_INLINE Mask<T> load_index(const I* p) {
+#if !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4 && sizeof(I) == 1) {
+#if defined(__AVX512F__)
+    return (Mask<T>)_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+    return (Mask<T>)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE2__)
+    int four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    const __m128i bytes = _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), _mm_setzero_si128());
+    return (Mask<T>)_mm_unpacklo_epi16(bytes, _mm_setzero_si128());
+#endif
+  }
+#endif
+  typename IndexOf<I, kWidth<T>>::type narrow;
+  __builtin_memcpy(&narrow, p, sizeof(narrow));
+  return __builtin_convertvector(narrow, Mask<T>);
+}
+template <class T, class I>
+STRIATE_INLINE void store_index(I* p, Mask<T> v) {
+#if !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4 && sizeof(I) == 1) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xFFFF, (__m512i)v));
+    return;
+#elif defined(__AVX2__)
+    const __m256i wide = (__m256i)v;
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
+    return;
+#elif defined(__SSE2__)
+    const __m128i words = _mm_packs_epi32((__m128i)v, (__m128i)v);
+    const int four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    __builtin_memcpy(p, &four, sizeof(four));
+    return;
+#endif
+  }
+#endif
+  typedef typename IndexOf<I, kWidth<T>>::type Narrow;
+  const Narrow narrow = __builtin_convertvector(v, Narrow);
+  __builtin_memcpy(p, &narrow, sizeof(narrow));
+}
+
 }  // namespace
 }  // namespace striate::STRIATE_TARGET

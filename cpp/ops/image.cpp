@@ -30,11 +30,7 @@ void copy_images(const Array& x, const Array& y) {
 
 }  // namespace
 
-Array unit_channels(const Array& x) {
-  if (x.has_unit_channels()) {
-    return x;
-  }
-  Array y = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
+void copy_channels(const Array& x, const Array& y) {
   if (item_bytes(x.dtype()) == 8) {
     copy_images<std::int64_t>(x, y);
   } else if (item_bytes(x.dtype()) == 4) {
@@ -42,6 +38,14 @@ Array unit_channels(const Array& x) {
   } else {
     copy_images<std::int8_t>(x, y);
   }
+}
+
+Array unit_channels(const Array& x) {
+  if (x.has_unit_channels()) {
+    return x;
+  }
+  Array y = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
+  copy_channels(x, y);
   return y;
 }
 

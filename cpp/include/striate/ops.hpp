@@ -112,5 +112,30 @@ struct MapInfo {
 
 // op: 0 sum, 1 product, 2 maximum, 3 minimum; no dims means all. Sums and products of integers are int64.
 [[nodiscard]] Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim);
+// ---- normalisation (ops/batch_norm.cpp) ----
+
+// Per channel of x (N, C, *spatial): mean, biased variance (C,), and y = (x − mean)/√(var + eps)·weight + bias.
+// weight and bias (C,) may be null.
+struct BatchNormed {
+  Array y;
+  Array mean;
+  Array var;
+};
+[[nodiscard]] BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps);
+// y = (x − mean)/√(var + eps)·weight + bias with statistics given.
+[[nodiscard]] Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
+                                    const Array* bias, double eps);
+
+struct NormGradients {
+  Array grad_x;
+  Array grad_weight;
+  Array grad_bias;
+};
+// `is_training`: mean and var depend on x. All three gradients come from the same two passes.
+[[nodiscard]] NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
+                                            const Array& mean, const Array& var, double eps, bool is_training);
+// running ← (1 − momentum)·running + momentum·value in place, value being the mean and n / (n − 1) times the variance of a batch.
+void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean, const Array& var,
+                       std::ptrdiff_t n, double momentum);
 
 }  // namespace striate

@@ -1,6 +1,6 @@
 """Tensors, the record of what was done to them, and gradients read from that record backwards."""
 
-from striate.autograd.op import Op, functions, public, register, registry
+from striate.autograd.op import Op, first_order_only, functions, public, register, registry
 from striate.autograd.tape import Node, backward, enable_grad, grad, is_grad_enabled, no_grad
 from striate.autograd.tensor import Tensor
 
@@ -10,6 +10,7 @@ __all__ = [
     "Tensor",
     "backward",
     "enable_grad",
+    "first_order_only",
     "functions",
     "grad",
     "is_grad_enabled",

@@ -67,6 +67,17 @@ class Op:
         return f"Op({self.name!r})"
 
 
+def first_order_only(name: str) -> Vjp:
+    """Make the vjp of a gradient row that has no gradient of its own: it refuses instead of giving a silent zero."""
+
+    def refuse(*_: Any) -> tuple[Tensor | None, ...]:
+        raise RuntimeError(
+            f"{name}: expected first derivatives only, got a second one; striate has no second derivative of this operator"
+        )
+
+    return refuse
+
+
 def register(op: Op) -> Op:
     """Add a row to the registry; a name is taken once."""
     if op.name in registry:

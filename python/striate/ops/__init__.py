@@ -1,6 +1,7 @@
 """Operators on tensors: one row each, with its gradient built from rows again."""
 
 from striate.ops.activation import relu
+from striate.ops.batch_norm import batch_norm
 from striate.ops.copy import clone, relayout, to
 from striate.ops.create import arange, empty, from_numpy, full, full_like, ones, ones_like, tensor, zeros, zeros_like
 from striate.ops.elementwise import add, div, mul, neg, sub
@@ -46,6 +47,7 @@ __all__ = [
     "add",
     "arange",
     "assign",
+    "batch_norm",
     "broadcast_to",
     "cat",
     "chunk",

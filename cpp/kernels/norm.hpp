@@ -1,0 +1,28 @@
+// What the kernels of normalisation compute: n rows of contiguous channels, statistics per channel.
+#pragma once
+
+#include <cstddef>
+
+namespace striate {
+
+template <class T>
+struct NormKernels {
+  // mean[c] = Σ_r x[r][c] / n, m2[c] = Σ_r (x[r][c] − mean[c])², in two passes: the caller gives blocks that stay in L1.
+  void (*moments)(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* mean, T* m2);
+  // (mean, m2, n) of a ∪ b into a (Chan, Golub, LeVeque 1983, eq. 2.1).
+  void (*merge)(T* mean_a, T* m2_a, std::ptrdiff_t n_a, const T* mean_b, const T* m2_b, std::ptrdiff_t n_b,
+                std::ptrdiff_t channels);
+  // y[r][c] = (x[r][c] − mean[c])·scale[c] + bias[c]
+  void (*apply)(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean, const T* scale,
+                const T* bias, T* y, std::ptrdiff_t y_stride);
+  // sum_g[c] += Σ_r g[r][c], sum_gx[c] += Σ_r g[r][c]·(x[r][c] − mean[c])
+  void (*sums)(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+               std::ptrdiff_t channels, const T* mean, T* sum_g, T* sum_gx);
+  // grad_x[r][c] = a[c]·g[r][c] + b[c]·(x[r][c] − mean[c]) + k[c]
+  void (*grad)(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+               std::ptrdiff_t channels, const T* mean, const T* a, const T* b, const T* k, T* grad_x,
+               std::ptrdiff_t grad_x_stride);
+  void (*add)(T* a, const T* b, std::ptrdiff_t n);  // a += b
+};
+
+}  // namespace striate

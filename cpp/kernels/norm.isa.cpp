@@ -1,0 +1,155 @@
+// Normalisation over rows of channels. Contracts: norm.hpp. Plain loops over channels that the compiler vectorises; four rows at a
+// time, so that the accumulators in L1 are loaded and stored once per four rows, and sums are short trees.
+#include "kernels/table.hpp"
+#include "kernels/vec.hpp"
+
+namespace striate::STRIATE_TARGET {
+namespace {
+
+template <class T>
+void sum_rows(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* __restrict sum) {
+  std::ptrdiff_t r = 0;
+  for (; r + 4 <= n; r += 4) {
+    const T* const x0 = x + r * stride;
+    const T* const x1 = x0 + stride;
+    const T* const x2 = x1 + stride;
+    const T* const x3 = x2 + stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      sum[c] += (x0[c] + x1[c]) + (x2[c] + x3[c]);
+    }
+  }
+  for (; r < n; ++r) {
+    const T* const x0 = x + r * stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      sum[c] += x0[c];
+    }
+  }
+}
+
+template <class T>
+void moments(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* __restrict mean, T* __restrict m2) {
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    mean[c] = T(0);
+    m2[c] = T(0);
+  }
+  sum_rows(x, stride, n, channels, mean);
+  const T count = static_cast<T>(n);
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    mean[c] /= count;
+  }
+  std::ptrdiff_t r = 0;
+  for (; r + 4 <= n; r += 4) {
+    const T* const x0 = x + r * stride;
+    const T* const x1 = x0 + stride;
+    const T* const x2 = x1 + stride;
+    const T* const x3 = x2 + stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T d0 = x0[c] - mean[c];
+      const T d1 = x1[c] - mean[c];
+      const T d2 = x2[c] - mean[c];
+      const T d3 = x3[c] - mean[c];
+      m2[c] += madd(d0, d0, d1 * d1) + madd(d2, d2, d3 * d3);
+    }
+  }
+  for (; r < n; ++r) {
+    const T* const x0 = x + r * stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T d = x0[c] - mean[c];
+      m2[c] = madd(d, d, m2[c]);
+    }
+  }
+}
+
+template <class T>
+void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T* __restrict mean_b, const T* __restrict m2_b,
+           std::ptrdiff_t n_b, std::ptrdiff_t channels) {
+  const T share = static_cast<T>(static_cast<double>(n_b) / static_cast<double>(n_a + n_b));
+  const T weight = static_cast<T>(static_cast<double>(n_a) * static_cast<double>(n_b) / static_cast<double>(n_a + n_b));
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    const T delta = mean_b[c] - mean_a[c];
+    mean_a[c] = madd(delta, share, mean_a[c]);
+    m2_a[c] += madd(delta * delta, weight, m2_b[c]);
+  }
+}
+
+template <class T>
+void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* __restrict mean,
+           const T* __restrict scale, const T* __restrict bias, T* y, std::ptrdiff_t y_stride) {
+  for (std::ptrdiff_t r = 0; r < n; ++r) {
+    const T* __restrict const in = x + r * x_stride;
+    T* __restrict const out = y + r * y_stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      out[c] = madd(in[c] - mean[c], scale[c], bias[c]);
+    }
+  }
+}
+
+template <class T>
+void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels,
+          const T* __restrict mean, T* __restrict sum_g, T* __restrict sum_gx) {
+  std::ptrdiff_t r = 0;
+  for (; r + 4 <= n; r += 4) {
+    const T* const g0 = g + r * g_stride;
+    const T* const g1 = g0 + g_stride;
+    const T* const g2 = g1 + g_stride;
+    const T* const g3 = g2 + g_stride;
+    const T* const x0 = x + r * x_stride;
+    const T* const x1 = x0 + x_stride;
+    const T* const x2 = x1 + x_stride;
+    const T* const x3 = x2 + x_stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      sum_g[c] += (g0[c] + g1[c]) + (g2[c] + g3[c]);
+      const T first = madd(g0[c], x0[c] - mean[c], g1[c] * (x1[c] - mean[c]));
+      const T last = madd(g2[c], x2[c] - mean[c], g3[c] * (x3[c] - mean[c]));
+      sum_gx[c] += first + last;
+    }
+  }
+  for (; r < n; ++r) {
+    const T* const g0 = g + r * g_stride;
+    const T* const x0 = x + r * x_stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      sum_g[c] += g0[c];
+      sum_gx[c] = madd(g0[c], x0[c] - mean[c], sum_gx[c]);
+    }
+  }
+}
+
+template <class T>
+void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels,
+          const T* __restrict mean, const T* __restrict a, const T* __restrict b, const T* __restrict k, T* grad_x,
+          std::ptrdiff_t grad_x_stride) {
+  for (std::ptrdiff_t r = 0; r < n; ++r) {
+    const T* __restrict const g_row = g + r * g_stride;
+    const T* __restrict const x_row = x + r * x_stride;
+    T* __restrict const out = grad_x + r * grad_x_stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      out[c] = madd(a[c], g_row[c], madd(b[c], x_row[c] - mean[c], k[c]));
+    }
+  }
+}
+
+template <class T>
+void add(T* __restrict a, const T* __restrict b, std::ptrdiff_t n) {
+  for (std::ptrdiff_t i = 0; i < n; ++i) {
+    a[i] += b[i];
+  }
+}
+
+template <class T>
+void fill(NormKernels<T>& table) {
+  table.moments = moments<T>;
+  table.merge = merge<T>;
+  table.apply = apply<T>;
+  table.sums = sums<T>;
+  table.grad = grad<T>;
+  table.add = add<T>;
+}
+
+}  // namespace
+
+void fill_norm(KernelTable& table) {
+  fill(table.norm_f32);
+  fill(table.norm_f64);
+}
+
+}  // namespace striate::STRIATE_TARGET

@@ -1,0 +1,167 @@
+// Batch normalisation: y = (x − mean)·invstd·weight + bias, invstd = 1/√(var + eps), per channel over batch and pixels.
+//
+// Statistics are merged (mean, M2) pairs in a tree fixed by geometry; forward and backward each go over memory twice.
+#include <cmath>
+
+#include "machine/memory.hpp"
+#include "ops/moments.hpp"
+#include "striate/ops.hpp"
+
+namespace striate {
+namespace {
+
+void check_image(const char* op, const Array& x) {
+  check(x.rank() >= 2 && x.rank() <= 5, op, ": expected x of shape (N, C) or (N, C, *spatial) with up to 3 spatial axes, got ",
+        to_string(x.shape()), "; add or remove axes with reshape");
+}
+
+void check_channels(const char* op, const char* name, const Array* values, const Array& x) {
+  if (values == nullptr) {
+    return;
+  }
+  check(values->rank() == 1 && values->shape(0) == x.shape(1), op, ": expected ", name, " of shape (", x.shape(1),
+        ",), one per channel of x, got ", to_string(values->shape()), "; check num_features");
+  check<DTypeError>(values->dtype() == x.dtype(), op, ": expected ", name, " of x's dtype ", dtype_name(x.dtype()), ", got ",
+                    dtype_name(values->dtype()), "; convert with .to(", dtype_name(x.dtype()), ")");
+}
+
+template <class T>
+T at(const Array* values, std::ptrdiff_t c, T otherwise) {
+  return values == nullptr ? otherwise : values->data<T>()[c * values->stride(0)];
+}
+
+template <class T>
+T inverse_deviation(T var, double eps) {
+  return static_cast<T>(1.0 / std::sqrt(static_cast<double>(var) + eps));
+}
+
+// y from statistics held in plain memory.
+template <class T>
+Array normalise(const PixelRows& x, const T* mean, const Array& var, const Array* weight, const Array* bias, double eps) {
+  const Buffer<T> scale(x.channels);
+  const Buffer<T> shift(x.channels);
+  for (std::ptrdiff_t c = 0; c < x.channels; ++c) {
+    scale[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
+    shift[c] = at(bias, c, T(0));
+  }
+  const Array y = Array::empty(x.array.dtype(), x.array.shape(),
+                               x.array.rank() > 2 ? Layout::channels_last : Layout::row_major);
+  apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false));
+  return y;
+}
+
+}  // namespace
+
+BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    check_image(op, x);
+    check_channels(op, "weight", weight, x);
+    check_channels(op, "bias", bias, x);
+    const PixelRows rows = pixel_rows(x, false);
+    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ", to_string(x.shape()),
+          "; use a larger batch or eval()");
+    const Array mean = Array::empty(x.dtype(), {rows.channels});
+    const Array var = Array::empty(x.dtype(), {rows.channels});
+    channel_moments(rows, mean.data<T>(), var.data<T>());
+    for (std::ptrdiff_t c = 0; c < rows.channels && rows.n_rows > 0; ++c) {
+      var.data<T>()[c] /= static_cast<T>(rows.n_rows);
+    }
+    return BatchNormed{normalise(rows, mean.data<T>(), var, weight, bias, eps), mean, var};
+  });
+}
+
+Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
+                      const Array* bias, double eps) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    check_image(op, x);
+    check_channels(op, "running_mean", &mean, x);
+    check_channels(op, "running_var", &var, x);
+    check_channels(op, "weight", weight, x);
+    check_channels(op, "bias", bias, x);
+    const Buffer<T> means(x.shape(1));
+    for (std::ptrdiff_t c = 0; c < x.shape(1); ++c) {
+      means[c] = at(&mean, c, T(0));
+    }
+    return normalise(pixel_rows(x, false), means.data(), var, weight, bias, eps);
+  });
+}
+
+// With a = weight·invstd, Σg and Σgx over all n pixels, Σgx = Σ g·(x − mean):
+//   grad_bias = Σg, grad_weight = invstd·Σgx,
+//   grad_x = a·g in eval; a·(g − Σg/n − (x − mean)·invstd²·Σgx/n) in training.
+NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight, const Array& mean,
+                              const Array& var, double eps, bool is_training) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    check_image(op, x);
+    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ", to_string(x.shape()),
+          " and dtype ", dtype_name(x.dtype()), ", got ", to_string(grad_y.shape()), " of ", dtype_name(grad_y.dtype()),
+          "; pass the gradient of y");
+    check_channels(op, "weight", weight, x);
+    check_channels(op, "mean", &mean, x);
+    check_channels(op, "var", &var, x);
+    const PixelRows rows = pixel_rows(x, false);
+    const PixelRows grad_rows = pixel_rows(grad_y, false);
+    const std::ptrdiff_t channels = rows.channels;
+    const Array grad_weight = Array::empty(x.dtype(), {channels});
+    const Array grad_bias = Array::empty(x.dtype(), {channels});
+    const Array grad_x = Array::empty(x.dtype(), x.shape(), x.rank() > 2 ? Layout::channels_last : Layout::row_major);
+    const Buffer<T> means(channels);
+    const Buffer<T> sum_gx(channels);
+    const Buffer<T> coefficients(3 * channels);
+    T* const a = coefficients.data();
+    T* const b = a + channels;
+    T* const k = b + channels;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      means[c] = at(&mean, c, T(0));
+    }
+    channel_sums(grad_rows, rows, means.data(), grad_bias.data<T>(), sum_gx.data());
+    const T n = static_cast<T>(rows.n_rows);
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T invstd = inverse_deviation(at(&var, c, T(1)), eps);
+      grad_weight.data<T>()[c] = invstd * sum_gx[c];
+      a[c] = invstd * at(weight, c, T(1));
+      b[c] = is_training ? -a[c] * invstd * invstd * (sum_gx[c] / n) : T(0);
+      k[c] = is_training ? -a[c] * (grad_bias.data<T>()[c] / n) : T(0);
+    }
+    if (is_training) {
+      grad_channels(grad_rows, rows, means.data(), a, b, k, pixel_rows(grad_x, false));
+    } else {
+      apply_channels(grad_rows, b, a, k, pixel_rows(grad_x, false));
+    }
+    return NormGradients{grad_x, grad_weight, grad_bias};
+  });
+}
+
+void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean, const Array& var,
+                       std::ptrdiff_t n, double momentum) {
+  if (n == 0) {
+    return;
+  }
+  for (const Array* running : {&running_mean, &running_var}) {
+    check(running->shape() == mean.shape(), op, ": expected running statistics of shape ", to_string(mean.shape()), ", got ",
+          to_string(running->shape()), "; check num_features");
+    check<DTypeError>(running->dtype() == mean.dtype(), op, ": expected running statistics of x's dtype ",
+                      dtype_name(mean.dtype()), ", got ", dtype_name(running->dtype()), "; convert them");
+    check<std::invalid_argument>(!running->storage().is_read_only(), op,
+                                 ": expected running statistics in memory that may be written, got read-only memory; clone them");
+  }
+  dispatch_float(op, mean.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const double unbiased = n > 1 ? static_cast<double>(n) / static_cast<double>(n - 1) : 1.0;
+    const auto mix = [&](const Array& running, const Array& value, double factor) {
+      for (std::ptrdiff_t c = 0; c < value.shape(0); ++c) {
+        T& state = running.data<T>()[c * running.stride(0)];
+        state = static_cast<T>((1 - momentum) * static_cast<double>(state) +
+                               momentum * factor * static_cast<double>(at(&value, c, T(0))));
+      }
+      running.storage().raise_version();
+    };
+    mix(running_mean, mean, 1.0);
+    mix(running_var, var, unbiased);
+  });
+}
+
+}  // namespace striate

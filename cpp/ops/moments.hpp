@@ -1,0 +1,40 @@
+// Statistics per channel over segments of pixels, and what normalisation does with them. A batch norm has one segment of N·D·H·W
+// pixels, an instance norm N segments of D·H·W. Partitions and trees follow geometry alone.
+#pragma once
+
+#include "ops/image.hpp"
+
+namespace striate {
+
+// x as n_segments × n_rows pixels of contiguous channels. Rows are `stride` apart, segments follow one another.
+struct PixelRows {
+  Array array;
+  std::ptrdiff_t n_segments = 1;
+  std::ptrdiff_t n_rows = 0;
+  std::ptrdiff_t channels = 0;
+  std::ptrdiff_t stride = 0;
+
+  [[nodiscard]] std::ptrdiff_t segment_stride() const { return n_rows * stride; }
+};
+
+// Rows of x (rank >= 2), of a channels-last copy when x has gaps or other strides. One segment per image, or one for all.
+[[nodiscard]] PixelRows pixel_rows(const Array& x, bool is_per_image);
+
+// mean and M2 = Σ (x − mean)², both [n_segments][channels]; the mean of no rows is 0.
+template <class T>
+void channel_moments(const PixelRows& x, T* mean, T* m2);
+
+// sum_g = Σ g and sum_gx = Σ g·(x − mean), all [n_segments][channels].
+template <class T>
+void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx);
+
+// y = (x − mean)·scale + bias, statistics [n_segments][channels].
+template <class T>
+void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y);
+
+// grad_x = a·g + b·(x − mean) + k, coefficients [n_segments][channels].
+template <class T>
+void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const T* a, const T* b, const T* k,
+                   const PixelRows& grad_x);
+
+}  // namespace striate
