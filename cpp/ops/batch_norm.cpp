@@ -44,8 +44,7 @@ Array normalise(const PixelRows& x, const T* mean, const Array& var, const Array
     scale[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
     shift[c] = at(bias, c, T(0));
   }
-  const Array y = Array::empty(x.array.dtype(), x.array.shape(),
-                               x.array.rank() > 2 ? Layout::channels_last : Layout::row_major);
+  const Array y = Array::empty(x.array.dtype(), x.array.shape(), Layout::channels_last);
   apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false));
   return y;
 }
@@ -107,7 +106,7 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
     const std::ptrdiff_t channels = rows.channels;
     const Array grad_weight = Array::empty(x.dtype(), {channels});
     const Array grad_bias = Array::empty(x.dtype(), {channels});
-    const Array grad_x = Array::empty(x.dtype(), x.shape(), x.rank() > 2 ? Layout::channels_last : Layout::row_major);
+    const Array grad_x = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
     const Buffer<T> means(channels);
     const Buffer<T> sum_gx(channels);
     const Buffer<T> coefficients(3 * channels);

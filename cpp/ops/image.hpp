@@ -39,8 +39,6 @@ struct Image {
   return shape;
 }
 
-// Copies images of one shape; the channels of y are contiguous.
-void copy_channels(const Array& x, const Array& y);
 // x itself when its channels are contiguous, else a channels-last copy.
 [[nodiscard]] Array unit_channels(const Array& x);
 

@@ -6,6 +6,7 @@
 #include "machine/memory.hpp"
 #include "machine/threads.hpp"
 #include "striate/machine.hpp"
+#include "striate/ops.hpp"
 
 namespace striate {
 namespace {
@@ -92,8 +93,7 @@ PixelRows pixel_rows(const Array& x, bool is_per_image) {
   PixelRows rows;
   rows.array = x;
   if (!fits) {
-    rows.array = Array::empty(x.dtype(), x.shape(), x.rank() > 2 ? Layout::channels_last : Layout::row_major);
-    copy_channels(x, rows.array);
+    rows.array = relayout(x, Layout::channels_last);
     pixel_stride = x.shape(1);
   }
   rows.channels = x.shape(1);
