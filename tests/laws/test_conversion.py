@@ -1,4 +1,4 @@
-"""Law: dtypes convert as in NumPy: to floats by rounding to nearest even, to integers by truncation, to bool by != 0."""
+"""Law: dtypes convert as NumPy does: to floats to nearest even, to integers by truncation, to bool by x ≠ 0."""
 
 from __future__ import annotations
 
