@@ -130,6 +130,7 @@ void bind_array(py::module_& m) {
       .def_property_readonly("is_exposed", [](const Array& self) { return self.storage().is_exposed(); })
       .def_property_readonly("is_channels_last", [](const Array& self) { return self.is_dense(Layout::channels_last); })
       .def_property_readonly("is_row_major", [](const Array& self) { return self.is_dense(Layout::row_major); })
+      .def_property_readonly("is_shared", [](const Array& self) { return self.storage().n_references() > 1; })
       .def("shares_storage",
            [](const Array& self, const Array& other) { return self.storage_ref().get() == other.storage_ref().get(); })
       .def("raise_version", [](const Array& self) { self.storage().raise_version(); })

@@ -82,6 +82,7 @@ class Storage {
     }
   }
 
+  [[nodiscard]] int n_references() const { return n_references_.load(std::memory_order_relaxed); }
   [[nodiscard]] void* data() const { return data_; }
   [[nodiscard]] std::ptrdiff_t bytes() const { return bytes_; }
   [[nodiscard]] bool is_read_only() const { return is_read_only_; }

@@ -279,6 +279,8 @@ def _run(
     found: list[Tensor | None] = [None] * (len(targets) if targets is not None else 0)
     pending: dict[Node, list[Tensor | None]] = {}
     heap: list[tuple[int, Node]] = []
+    leaves: dict[int, tuple[Tensor, Tensor]] = {}
+    given = {id(g._array) for g in gradients if g is not None}  # arrays that somebody else holds
 
     def send(edge: Any, g: Tensor) -> None:
         if isinstance(edge, tuple):
@@ -291,14 +293,8 @@ def _run(
                 heapq.heappush(heap, (-node.sequence, node))
             slot[index] = _add(slot[index], g)
         else:
-            for hook in edge._hooks or ():
-                changed = hook(g)
-                g = g if changed is None else changed
-            if targets is not None:
-                if id(edge) in targets:
-                    found[targets[id(edge)]] = _add(found[targets[id(edge)]], g)
-            else:
-                edge.grad = _add(edge.grad, g)
+            held = leaves.get(id(edge))
+            leaves[id(edge)] = (edge, g if held is None else _add(held[1], g))
 
     with _GradMode(create_graph):
         for y, gradient in zip(outputs, gradients, strict=True):
@@ -335,7 +331,26 @@ def _run(
             for edge, g in zip(edges, results, strict=True):
                 if edge is not None and g is not None:
                     send(edge, g)
+        for leaf, g in leaves.values():
+            for leaf_hook in leaf._hooks or ():
+                changed = leaf_hook(g)
+                g = g if changed is None else changed
+            if targets is None:
+                leaf.grad = _own(g, given) if leaf.grad is None else _add(leaf.grad, g)
+            elif id(leaf) in targets:
+                found[targets[id(leaf)]] = g
     return found
+
+
+def _own(g: Tensor, given: set[int]) -> Tensor:
+    """Return a gradient whose memory is nobody else's: another leaf, the caller or a broadcast may hold the same."""
+    array = g._array
+    if id(array) in given or array.is_shared or not (array.is_row_major or array.is_channels_last):
+        from striate.autograd.op import functions
+
+        return functions["clone"](g)  # type: ignore[no-any-return]
+    given.add(id(array))
+    return g
 
 
 def backward(
