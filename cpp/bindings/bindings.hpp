@@ -27,5 +27,6 @@ void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_shape(py::module_& m);
 void bind_map(py::module_& m);
+void bind_optim(py::module_& m);
 
 }  // namespace striate

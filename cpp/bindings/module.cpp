@@ -37,6 +37,7 @@ PYBIND11_MODULE(_core, m) {
   bind_pool(m);
   bind_shape(m);
   bind_map(m);
+  bind_optim(m);
 }
 
 }  // namespace striate

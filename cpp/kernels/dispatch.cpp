@@ -16,6 +16,7 @@
   X(fill_pool)                   \
   X(fill_arithmetic)             \
   X(fill_copy)                   \
+  X(fill_optim)                  \
   X(fill_reduce)
 
 #define STRIATE_DECLARE_FILL(fill) void fill(KernelTable& table);

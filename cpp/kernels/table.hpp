@@ -7,6 +7,7 @@
 #include "kernels/norm.hpp"
 #include "kernels/pool.hpp"
 #include "kernels/map.hpp"
+#include "kernels/optim.hpp"
 
 namespace striate {
 
@@ -59,6 +60,8 @@ struct KernelTable {
   PoolKernels<double> pool_f64;
   MapKernels maps;
   ReduceKernels reductions;
+  OptimKernels<float> optim_f32;
+  OptimKernels<double> optim_f64;
 
   template <class T>
   [[nodiscard]] const GemmKernels<T>& gemm() const {
