@@ -194,8 +194,8 @@ def rmsprop(
 ) -> None:
     """Take a step of RMSprop, in place.
 
-    g ← grad + weight_decay · param; s ← α s + (1 − α) g²; u = g / (√s + eps), centered with s − a² for s, a the running mean
-    of g; param ← param − lr · u, or with momentum m ← momentum · m + u; param ← param − lr · m.
+    g ← grad + weight_decay · param; s ← α s + (1 − α) g²; u = g / (√s + eps), centered with s − a² for s, a the running
+    mean of g; param ← param − lr · u, or with momentum m ← momentum · m + u; param ← param − lr · m.
 
     Parameters
     ----------
