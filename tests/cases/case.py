@@ -112,6 +112,8 @@ class Case:
     """Why integers do not give a result without rounding; empty: they do."""
     gradient_excused: str = ""
     """Why integers do not give gradients without rounding; empty: as `excused`."""
+    writes: tuple[int, ...] = ()
+    """Inputs the op changes in place (running statistics)."""
     batch: tuple[int, ...] = ()
     """Inputs whose first axis is the batch, which may be empty."""
     nonfinite: tuple[float, ...] = ()

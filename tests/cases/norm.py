@@ -55,6 +55,7 @@ def _batch(label: str, shape: tuple[int, ...], *, affine: bool = True, large: bo
         attributes=attributes,
         oracle=norm.batch_norm,
         bound=_batch_bound,
+        writes=(1, 2) if attributes["training"] else (),
         excused=DIVIDES,
         batch=() if attributes["training"] else (0,),
         meet=int(np.prod(shape)) // c if attributes["training"] else 1,
