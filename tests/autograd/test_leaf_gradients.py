@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 import striate
 from striate.autograd import grad
 

@@ -7,9 +7,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
-from oracle import activation, bound
 
 from cases.case import Case, real
+from oracle import activation, bound
 
 Array = np.ndarray
 INF = float("inf")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+
 from oracle import bound as bounds
 
 Array = np.ndarray

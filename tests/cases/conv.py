@@ -6,9 +6,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
-from oracle import bound, conv
 
 from cases.case import Case, real
+from oracle import bound, conv
 
 Array = np.ndarray
 INF = float("inf")

@@ -7,9 +7,9 @@ from math import nan
 from typing import Any
 
 import numpy as np
-from oracle import bound, elementwise
 
 from cases.case import Case, Input, boolean, integer, real
+from oracle import bound, elementwise
 
 Array = np.ndarray
 INF = float("inf")

@@ -8,15 +8,15 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from oracle import bound, elementwise, reduce
-from oracle import shape as moves
-from oracle.window import Axis
 
 from cases.activation import softmax_case
 from cases.case import Case, boolean, in_sequence, real
 from cases.conv import conv_case, conv_transpose_case, linear_case, matmul_case
 from cases.norm import layer_norm_case
 from cases.pool import avg_pool_case, max_pool_case
+from oracle import bound, elementwise, reduce
+from oracle import shape as moves
+from oracle.window import Axis
 
 CHANNELS = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 48)
 SIZES = (1, 2, 3, 5, 7, 8, 9, 13, 16, 17)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from oracle import activation, bound, loss
 
 from cases.case import Case, Input, index, real
+from oracle import activation, bound, loss
 
 Array = np.ndarray
 

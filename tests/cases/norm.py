@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from oracle import bound, norm
 
 from cases.case import Case, real
+from oracle import bound, norm
 
 Array = np.ndarray
 DIVIDES = "divides by a standard deviation"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from oracle import bound, resample
 
 from cases.case import Case, real
+from oracle import bound, resample
 
 Array = np.ndarray
 

@@ -7,10 +7,10 @@ from math import nan
 from typing import Any
 
 import numpy as np
-from oracle import bound
-from oracle import shape as oracle
 
 from cases.case import Case, Input, boolean, in_sequence, index, integer, real
+from oracle import bound
+from oracle import shape as oracle
 
 INF = float("inf")
 EVERY = (nan, INF, -INF)

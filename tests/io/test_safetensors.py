@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-import striate
 from hypothesis import given
 from hypothesis import strategies as st
+
+import striate
 from striate import _core
 from striate.io import safetensors as files
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import striate
 from cases import CASES, Case
 from oracle import bound

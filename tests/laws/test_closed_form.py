@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import striate
 
+import striate
 from laws.harness import LANDED
 
 pytestmark = LANDED

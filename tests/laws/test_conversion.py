@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import striate
 from numpy.typing import NDArray
+
+import striate
 
 DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int32", "int64", "bool")
 HALVES = np.array([0.0, -0.0, 1.0, -2.5, 65504.0, 6.1e-5, 6e-8, 1 / 3, np.inf, -np.inf, 65519.9, 65520.0, 1 + 2**-11])

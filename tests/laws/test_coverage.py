@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 import striate
 from cases import CASES
-from striate.autograd import Op, registry
-
 from laws.harness import LANDED, drawn, is_differentiable, run, run_with_gradients
+from striate.autograd import Op, registry
 
 pytestmark = LANDED
 NOT_REACHED: dict[str, str] = {}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from cases import Case
-from oracle import bound
 
+from cases import Case
 from laws.harness import (
     FLOAT32,
     assert_within,
@@ -16,6 +15,7 @@ from laws.harness import (
     run,
     run_with_gradients,
 )
+from oracle import bound
 
 
 @every(lambda case: not case.excused)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from cases import Case, geometry
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import bound
 
+from cases import Case, geometry
 from laws.harness import FLOAT32, FLOAT64, LANDED, Array, assert_within, check_oracle, problem, run_with_gradients
+from oracle import bound
 
 pytestmark = LANDED
 

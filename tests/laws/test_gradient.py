@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from cases import Case
 
+from cases import Case
 from laws.harness import (
     FLOAT64,
     Problem,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 import striate
 from cases import Case
-from oracle import bound
-
 from laws.harness import (
     FLOAT32,
     assert_within,
@@ -18,6 +17,7 @@ from laws.harness import (
     reference_gradients,
     run_with_gradients,
 )
+from oracle import bound
 
 
 @pytest.mark.parametrize("name", striate.machine.available_isas())

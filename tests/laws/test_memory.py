@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 import striate
 from cases import Case
-
 from laws.harness import (
     FLOAT32,
     Array,

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
+
 import striate
 from cases import Case
 from cases.conv import conv_case
-
 from laws.harness import FLOAT32, assert_within, every, rng_of, run
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cases import Case
 
+from cases import Case
 from laws.harness import drawn, every, is_differentiable, reference_gradients
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from cases import Case
-from oracle.bound import Format
 
+from cases import Case
 from laws.harness import FLOAT32, FORMATS, check_oracle, drawn, every
+from oracle.bound import Format
 
 
 @every()

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import striate
 
 pytestmark = pytest.mark.skipif(not hasattr(striate.ops, "add"), reason="until it lands")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 import striate
 from cases.refusal import REFUSALS, Refusal
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+
 import striate
 from cases import Case
-from striate.autograd import grad
-
 from laws.harness import (
     FLOAT64,
-    LANDED,
     Array,
     Problem,
     as_tuple,
@@ -21,18 +20,18 @@ from laws.harness import (
     tensors,
     to_numpy,
 )
+from striate.autograd import grad
 
 STEP = 2.0**-16
-pytestmark = LANDED
 
 
 def _twice(case: Case, given: Problem, direction: dict[int, Array]) -> dict[int, Array]:
     """Return d⟨gradients, direction⟩/d(inputs)."""
     made = tensors(case, given.arrays, FLOAT64)
     inputs = [made[k] for k in direction]
-    outputs = as_tuple(case.run(striate.ops, made))
-    seeds = [None if g is None else striate.tensor(in_format(g, FLOAT64)) for g in given.grads]
-    first = grad(outputs, inputs, seeds, create_graph=True)
+    pairs = [(y, g) for y, g in zip(as_tuple(case.run(striate.ops, made)), given.grads, strict=True) if g is not None]
+    seeds = [striate.tensor(in_format(g, FLOAT64)) for _, g in pairs]
+    first = grad([y for y, _ in pairs], inputs, seeds, create_graph=True)
     total = None
     for g, v in zip(first, direction.values(), strict=True):
         term = (g * striate.tensor(v)).sum()
@@ -40,7 +39,12 @@ def _twice(case: Case, given: Problem, direction: dict[int, Array]) -> dict[int,
     assert total is not None
     if not total.requires_grad:
         return {k: np.zeros(v.shape) for k, v in direction.items()}
-    second = grad(total, inputs, allow_unused=True)
+    try:
+        second = grad(total, inputs, allow_unused=True)
+    except RuntimeError as error:
+        if "expected first derivatives only" not in str(error):
+            raise
+        pytest.skip("refuses a second derivative, and says so")
     return {
         k: np.zeros(v.shape) if g is None else to_numpy(g) for (k, v), g in zip(direction.items(), second, strict=True)
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+
 import striate
 from cases import Case
-
 from laws.harness import Array, drawn, every, is_differentiable, run, run_with_gradients
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from cases import Case, Input
 
+from cases import Case, Input
 from laws.harness import FLOAT32, Array, assert_within, every, rng_of, run
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import striate
 from hypothesis import given
 from hypothesis import strategies as st
+
+import striate
 from striate import Tensor
 from striate.autograd.op import registry
 

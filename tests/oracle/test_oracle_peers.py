@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, Case, geometry
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cases import CASES, Case, geometry
 from oracle import norm
 
 torch = pytest.importorskip("torch")
