@@ -6,7 +6,17 @@ from types import TracebackType
 
 from striate import _core
 
-__all__ = ["active_isa", "available_isas", "best_isa", "counters", "info", "isa", "reset_counters", "thread_count", "threads"]
+__all__ = [
+    "active_isa",
+    "available_isas",
+    "best_isa",
+    "counters",
+    "info",
+    "isa",
+    "reset_counters",
+    "thread_count",
+    "threads",
+]
 
 
 class threads:  # reads as a function: striate.threads(2)
