@@ -17,11 +17,12 @@ void bind_map_op(py::module_& m, int op) {
   if (info.parameters[0] == nullptr) {
     m.def(info.name, [call](const Inputs&... x) { return call(x..., 0, 0); }, NoGil());
   } else if (info.parameters[1] == nullptr) {
-    m.def(info.name, [call](const Inputs&... x, double a) { return call(x..., a, 0); }, (static_cast<void>(sizeof(Inputs)), py::arg())..., py::kw_only(),
-          py::arg(info.parameters[0]), NoGil());
+    m.def(
+        info.name, [call](const Inputs&... x, double a) { return call(x..., a, 0); },
+        (static_cast<void>(sizeof(Inputs)), py::arg())..., py::kw_only(), py::arg(info.parameters[0]), NoGil());
   } else {
-    m.def(info.name, call, (static_cast<void>(sizeof(Inputs)), py::arg())..., py::kw_only(), py::arg(info.parameters[0]), py::arg(info.parameters[1]),
-          NoGil());
+    m.def(info.name, call, (static_cast<void>(sizeof(Inputs)), py::arg())..., py::kw_only(), py::arg(info.parameters[0]),
+          py::arg(info.parameters[1]), NoGil());
   }
 }
 
@@ -86,8 +87,8 @@ void bind_map(py::module_& m) {
   for (int op = 0; op < 4; ++op) {
     m.def(
         reductions[op],
-        [op](const Array& x, const std::vector<int>& dim, bool keepdim) { return reduce(op, x, dim, keepdim); }, py::arg("x"),
-        py::kw_only(), py::arg("dim"), py::arg("keepdim"), NoGil());
+        [op](const Array& x, const std::vector<int>& dim, bool keepdim) { return reduce(op, x, dim, keepdim); },
+        py::arg("x"), py::kw_only(), py::arg("dim"), py::arg("keepdim"), NoGil());
   }
 }
 

@@ -39,7 +39,8 @@ void bind_norm(py::module_& m) {
         }
         return py::make_tuple(result.grad_x, result.grad_weight, result.grad_bias);
       },
-      py::arg("grad_y"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("var"), py::arg("eps"), py::arg("training"));
+      py::arg("grad_y"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("var"), py::arg("eps"),
+      py::arg("training"));
   m.def(
       "batch_norm_update",
       [](const Array& running_mean, const Array& running_var, const Array& mean, const Array& var, std::ptrdiff_t n,

@@ -7,15 +7,17 @@ namespace striate {
 void bind_shape(py::module_& m) {
   m.def(
       "reshape",
-      [](const Array& x, const Sizes& shape, bool, bool to_channels_last) { return reshape(x, extents(shape), to_channels_last); },
+      [](const Array& x, const Sizes& shape, bool, bool to_channels_last) {
+        return reshape(x, extents(shape), to_channels_last);
+      },
       py::arg("x"), py::kw_only(), py::arg("shape"), py::arg("from_channels_last") = false,
       py::arg("to_channels_last") = false, NoGil());
   m.def(
       "permute", [](const Array& x, const std::vector<int>& dims) { return x.permute(dims); }, py::arg("x"), py::kw_only(),
       py::arg("dims"));
   m.def(
-      "expand", [](const Array& x, const Sizes& shape) { return x.broadcast_to(extents(shape)); }, py::arg("x"), py::kw_only(),
-      py::arg("shape"));
+      "expand", [](const Array& x, const Sizes& shape) { return x.broadcast_to(extents(shape)); }, py::arg("x"),
+      py::kw_only(), py::arg("shape"));
   m.def(
       "slice",
       [](const Array& x, const Sizes& begin, const Sizes& size, const Sizes& step) {
@@ -29,9 +31,8 @@ void bind_shape(py::module_& m) {
       },
       py::arg("grad_y"), py::kw_only(), py::arg("shape"), py::arg("begin"), py::arg("step"), NoGil());
   m.def(
-      "split",
-      [](const Array& x, const Sizes& sizes, int dim) { return py::tuple(py::cast(split(x, sizes, dim))); }, py::arg("x"),
-      py::kw_only(), py::arg("sizes"), py::arg("dim"));
+      "split", [](const Array& x, const Sizes& sizes, int dim) { return py::tuple(py::cast(split(x, sizes, dim))); },
+      py::arg("x"), py::kw_only(), py::arg("sizes"), py::arg("dim"));
   m.def(
       "concat",
       [](const py::args& tensors, int dim) {
@@ -49,7 +50,9 @@ void bind_shape(py::module_& m) {
   m.def("gather", &gather, py::arg("x"), py::arg("index"), py::kw_only(), py::arg("dim"), NoGil());
   m.def(
       "scatter_add",
-      [](const Array& src, const Array& index, const Sizes& shape, int dim) { return scatter_add(src, index, extents(shape), dim); },
+      [](const Array& src, const Array& index, const Sizes& shape, int dim) {
+        return scatter_add(src, index, extents(shape), dim);
+      },
       py::arg("src"), py::arg("index"), py::kw_only(), py::arg("shape"), py::arg("dim"), NoGil());
   m.def("index", [](const Array& x, const py::args& indices) {
     const auto arrays = py::cast<std::vector<Array>>(indices);

@@ -49,7 +49,8 @@ STRIATE_INLINE BFloat to_bfloat(float x) {
   return BFloat{static_cast<std::uint16_t>((bits & 0x7fffffffU) > 0x7f800000U ? (bits >> 16U) | 0x40U : rounded)};
 }
 
-// float64 to a narrow format in one rounding: first to float32 by rounding to odd, which keeps what was lost in the last bit.
+// float64 to a narrow format in one rounding: first to float32 by rounding to odd, which keeps what was lost in the last
+// bit.
 STRIATE_INLINE float round_to_odd(double x) {
   const float nearest = static_cast<float>(x);
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, nearest);

@@ -36,13 +36,13 @@ enum class MapRule : int {
 };
 
 // X(name, inputs, rule, cost, parameter a, parameter b): cost in loads and adds, 1 is memory bound.
-#define STRIATE_MAP_OPS(X)                       \
-  X(add, 2, numeric, 1, nullptr, nullptr)        \
-  X(sub, 2, numeric, 1, nullptr, nullptr)        \
-  X(mul, 2, numeric, 1, nullptr, nullptr)        \
-  X(div, 2, floating, 1, nullptr, nullptr)       \
-  X(neg, 1, numeric, 1, nullptr, nullptr)        \
-  X(relu, 1, numeric, 1, nullptr, nullptr)       \
+#define STRIATE_MAP_OPS(X)                 \
+  X(add, 2, numeric, 1, nullptr, nullptr)  \
+  X(sub, 2, numeric, 1, nullptr, nullptr)  \
+  X(mul, 2, numeric, 1, nullptr, nullptr)  \
+  X(div, 2, floating, 1, nullptr, nullptr) \
+  X(neg, 1, numeric, 1, nullptr, nullptr)  \
+  X(relu, 1, numeric, 1, nullptr, nullptr) \
   X(relu_grad, 2, floating, 1, nullptr, nullptr)
 
 enum class MapOp : int {

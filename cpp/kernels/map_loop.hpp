@@ -1,4 +1,5 @@
-// The loops behind element-wise kernels: a formula, given as a captureless lambda, becomes a MapFn that the compiler vectorises.
+// The loops behind element-wise kernels: a formula, given as a captureless lambda, becomes a MapFn that the compiler
+// vectorises.
 #pragma once
 
 #include "kernels/table.hpp"

@@ -13,8 +13,8 @@ struct NormKernels {
   void (*merge)(T* mean_a, T* m2_a, std::ptrdiff_t n_a, const T* mean_b, const T* m2_b, std::ptrdiff_t n_b,
                 std::ptrdiff_t channels);
   // y[r][c] = (x[r][c] − mean[c])·scale[c] + bias[c]
-  void (*apply)(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean, const T* scale,
-                const T* bias, T* y, std::ptrdiff_t y_stride);
+  void (*apply)(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean,
+                const T* scale, const T* bias, T* y, std::ptrdiff_t y_stride);
   // sum_g[c] += Σ_r g[r][c], sum_gx[c] += Σ_r g[r][c]·(x[r][c] − mean[c])
   void (*sums)(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
                std::ptrdiff_t channels, const T* mean, T* sum_g, T* sum_gx);

@@ -1,5 +1,5 @@
-// Normalisation over rows of channels. Contracts: norm.hpp. Plain loops over channels that the compiler vectorises; four rows at a
-// time, so that the accumulators in L1 are loaded and stored once per four rows, and sums are short trees.
+// Normalisation over rows of channels. Contracts: norm.hpp. Plain loops over channels that the compiler vectorises; four
+// rows at a time, so that the accumulators in L1 are loaded and stored once per four rows, and sums are short trees.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -27,7 +27,8 @@ void sum_rows(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_
 }
 
 template <class T>
-void moments(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* __restrict mean, T* __restrict m2) {
+void moments(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* __restrict mean,
+             T* __restrict m2) {
   for (std::ptrdiff_t c = 0; c < channels; ++c) {
     mean[c] = T(0);
     m2[c] = T(0);
@@ -61,8 +62,8 @@ void moments(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t
 }
 
 template <class T>
-void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T* __restrict mean_b, const T* __restrict m2_b,
-           std::ptrdiff_t n_b, std::ptrdiff_t channels) {
+void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T* __restrict mean_b,
+           const T* __restrict m2_b, std::ptrdiff_t n_b, std::ptrdiff_t channels) {
   const T share = static_cast<T>(static_cast<double>(n_b) / static_cast<double>(n_a + n_b));
   const T weight = static_cast<T>(static_cast<double>(n_a) * static_cast<double>(n_b) / static_cast<double>(n_a + n_b));
   for (std::ptrdiff_t c = 0; c < channels; ++c) {
@@ -85,8 +86,8 @@ void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t
 }
 
 template <class T>
-void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels,
-          const T* __restrict mean, T* __restrict sum_g, T* __restrict sum_gx) {
+void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+          std::ptrdiff_t channels, const T* __restrict mean, T* __restrict sum_g, T* __restrict sum_gx) {
   std::ptrdiff_t r = 0;
   for (; r + 4 <= n; r += 4) {
     const T* const g0 = g + r * g_stride;
@@ -115,9 +116,9 @@ void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stri
 }
 
 template <class T>
-void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels,
-          const T* __restrict mean, const T* __restrict a, const T* __restrict b, const T* __restrict k, T* grad_x,
-          std::ptrdiff_t grad_x_stride) {
+void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+          std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict a, const T* __restrict b,
+          const T* __restrict k, T* grad_x, std::ptrdiff_t grad_x_stride) {
   for (std::ptrdiff_t r = 0; r < n; ++r) {
     const T* __restrict const g_row = g + r * g_stride;
     const T* __restrict const x_row = x + r * x_stride;

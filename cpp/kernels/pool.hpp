@@ -1,4 +1,5 @@
-// What the kernels of pooling compute. A kernel makes a row of n pixels; every tap reads a row of its own. Channels are contiguous.
+// What the kernels of pooling compute. A kernel makes a row of n pixels; every tap reads a row of its own. Channels are
+// contiguous.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,7 @@ inline constexpr int kMaxRowTaps = 32;  // taps a call; more are given to furthe
 
 // y[j][c] = max_t x[t][j][c], NaN wins; index[j][c] = labels[t] of the first maximum. −∞ without taps.
 template <class T, class I>
-using MaxRow = void (*)(const T* const* x,  // [n_taps] pointers to n pixels, x_step apart
+using MaxRow = void (*)(const T* const* x,           // [n_taps] pointers to n pixels, x_step apart
                         const std::int32_t* labels,  // [n_taps]
                         std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels,
                         T* y,      // [n] pixels, y_step apart
@@ -21,8 +22,9 @@ using MaxRow = void (*)(const T* const* x,  // [n_taps] pointers to n pixels, x_
 template <class T, class I>
 using SelectRow = void (*)(const T* const* x,      // [n_taps] pointers to n pixels, x_step apart
                            const I* const* index,  // [n_taps] pointers to n pixels, index_step apart
-                           const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t index_step,
-                           std::ptrdiff_t n, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step, bool continues);
+                           const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
+                           std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step,
+                           bool continues);
 
 // y[j][c] = scale · Σ_t x[t][j][c], in order of t; with `continues` the sum starts at y.
 template <class T>

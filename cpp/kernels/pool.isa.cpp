@@ -1,7 +1,7 @@
 // Rows of pooling windows: maximum, its gradient, sum. Contracts: pool.hpp.
 //
-// Blocks of 4 vectors of channels stay in registers while the taps go by, so x is read once per window it lies in and y is written
-// once. Channels left over are done by one vector that overlaps the one before, or one by one below a vector.
+// Blocks of 4 vectors of channels stay in registers while the taps go by, so x is read once per window it lies in and y is
+// written once. Channels left over are done by one vector that overlaps the one before, or one by one below a vector.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -22,8 +22,8 @@ STRIATE_INLINE auto beats(V x, V best) {
 }
 
 template <class T, class I, int NV>
-STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T* y,
-                              I* index, bool continues) {
+STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t offset,
+                              T* y, I* index, bool continues) {
   constexpr int W = kWidth<T>;
   constexpr bool kHasIndex = sizeof(I) < sizeof(double);
   Vec<T> best[NV];
@@ -68,8 +68,8 @@ STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std
 
 // I = double stands for "no index".
 template <class T, class I>
-void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
-                 std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
+void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
+                 std::ptrdiff_t n, std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
   constexpr bool kHasIndex = sizeof(I) < sizeof(double);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
@@ -123,8 +123,8 @@ void max_row(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_tap
   max_row_any<T, I>(x, labels, n_taps, x_step, n, channels, y, index, y_step, continues);
 }
 template <class T>
-void max_row_plain(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
-                   std::ptrdiff_t channels, T* y, void*, std::ptrdiff_t y_step, bool continues) {
+void max_row_plain(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
+                   std::ptrdiff_t n, std::ptrdiff_t channels, T* y, void*, std::ptrdiff_t y_step, bool continues) {
   max_row_any<T, double>(x, labels, n_taps, x_step, n, channels, y, nullptr, y_step, continues);
 }
 
@@ -152,9 +152,9 @@ STRIATE_INLINE void select_block(const T* const* x, const I* const* index, const
 }
 
 template <class T, class I>
-void select_row(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
-                std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step,
-                bool continues) {
+void select_row(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps,
+                std::ptrdiff_t x_step, std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y,
+                std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
@@ -183,7 +183,8 @@ void select_row(const T* const* x, const I* const* index, const std::int32_t* la
 }
 
 template <class T, int NV>
-STRIATE_INLINE void sum_block(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T scale, T* y, bool continues) {
+STRIATE_INLINE void sum_block(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T scale, T* y,
+                              bool continues) {
   constexpr int W = kWidth<T>;
   Vec<T> sum[NV];
   for (int v = 0; v < NV; ++v) {
@@ -202,8 +203,8 @@ STRIATE_INLINE void sum_block(const T* const* x, std::ptrdiff_t n_taps, std::ptr
 }
 
 template <class T>
-void sum_row(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels, T scale,
-             T* y, std::ptrdiff_t y_step, bool continues) {
+void sum_row(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels,
+             T scale, T* y, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;

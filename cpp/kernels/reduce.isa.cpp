@@ -1,7 +1,7 @@
 // Reductions of one axis: sum, product, maximum, minimum. Contract: ReduceRun in map.hpp.
 //
-// Order, a function of geometry and vector width only: rows of q ≥ a vector are taken eight at a time in a tree; runs of q = 1
-// go to 4 vectors of partial results that are folded in a tree. Callers cut r so that chains stay short.
+// Order, a function of geometry and vector width only: rows of q ≥ a vector are taken eight at a time in a tree; runs of q =
+// 1 go to 4 vectors of partial results that are folded in a tree. Callers cut r so that chains stay short.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -92,9 +92,9 @@ STRIATE_INLINE void reduce_rows(std::ptrdiff_t n_r, std::ptrdiff_t n, const T* _
         }
       } else {
         for (std::ptrdiff_t i = 0; i < n; ++i) {
-          y[i] = Op::of(y[i], Op::of(Op::of(Op::of(x0[i], x0[x_r + i]), Op::of(x0[2 * x_r + i], x0[3 * x_r + i])),
-                                     Op::of(Op::of(x0[4 * x_r + i], x0[5 * x_r + i]),
-                                            Op::of(x0[6 * x_r + i], x0[7 * x_r + i]))));
+          y[i] = Op::of(y[i],
+                        Op::of(Op::of(Op::of(x0[i], x0[x_r + i]), Op::of(x0[2 * x_r + i], x0[3 * x_r + i])),
+                               Op::of(Op::of(x0[4 * x_r + i], x0[5 * x_r + i]), Op::of(x0[6 * x_r + i], x0[7 * x_r + i]))));
         }
       }
     }

@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/norm.hpp"
-#include "kernels/pool.hpp"
 #include "kernels/map.hpp"
+#include "kernels/norm.hpp"
 #include "kernels/optim.hpp"
+#include "kernels/pool.hpp"
 
 namespace striate {
 

@@ -138,8 +138,8 @@ STRIATE_INLINE void store_partial(T* p, Vec<T> v, std::ptrdiff_t n) {
 template <class T>
 using Mask = decltype(Vec<T>{} < Vec<T>{});
 
-// Small integers in memory (I = uint8 or int32), as wide as T in registers. The compiler makes of a conversion of 8 bytes one
-// move per lane, hence the intrinsics (max pooling's gradient: 8.9 → 25 GB/s).
+// Small integers in memory (I = uint8 or int32), as wide as T in registers. The compiler makes of a conversion of 8 bytes
+// one move per lane, hence the intrinsics (max pooling's gradient: 8.9 → 25 GB/s).
 template <class I, int N>
 struct IndexOf {
   typedef I type __attribute__((vector_size(N * sizeof(I))));

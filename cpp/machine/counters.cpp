@@ -10,9 +10,7 @@ std::atomic<std::uint64_t> relayout_bytes{0};
 
 }  // namespace
 
-Counters counters() {
-  return {n_relayouts.load(std::memory_order_relaxed), relayout_bytes.load(std::memory_order_relaxed)};
-}
+Counters counters() { return {n_relayouts.load(std::memory_order_relaxed), relayout_bytes.load(std::memory_order_relaxed)}; }
 
 void reset_counters() {
   n_relayouts.store(0, std::memory_order_relaxed);

@@ -11,8 +11,9 @@ namespace striate {
 namespace {
 
 void check_image(const char* op, const Array& x) {
-  check(x.rank() >= 2 && x.rank() <= 5, op, ": expected x of shape (N, C) or (N, C, *spatial) with up to 3 spatial axes, got ",
-        to_string(x.shape()), "; add or remove axes with reshape");
+  check(x.rank() >= 2 && x.rank() <= 5, op,
+        ": expected x of shape (N, C) or (N, C, *spatial) with up to 3 spatial axes, got ", to_string(x.shape()),
+        "; add or remove axes with reshape");
 }
 
 void check_channels(const char* op, const char* name, const Array* values, const Array& x) {
@@ -58,8 +59,8 @@ BatchNormed batch_norm_training(const char* op, const Array& x, const Array* wei
     check_channels(op, "weight", weight, x);
     check_channels(op, "bias", bias, x);
     const PixelRows rows = pixel_rows(x, false);
-    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ", to_string(x.shape()),
-          "; use a larger batch or eval()");
+    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ",
+          to_string(x.shape()), "; use a larger batch or eval()");
     const Array mean = Array::empty(x.dtype(), {rows.channels});
     const Array var = Array::empty(x.dtype(), {rows.channels});
     channel_moments(rows, mean.data<T>(), var.data<T>());
@@ -95,9 +96,9 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
-    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ", to_string(x.shape()),
-          " and dtype ", dtype_name(x.dtype()), ", got ", to_string(grad_y.shape()), " of ", dtype_name(grad_y.dtype()),
-          "; pass the gradient of y");
+    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ",
+          to_string(x.shape()), " and dtype ", dtype_name(x.dtype()), ", got ", to_string(grad_y.shape()), " of ",
+          dtype_name(grad_y.dtype()), "; pass the gradient of y");
     check_channels(op, "weight", weight, x);
     check_channels(op, "mean", &mean, x);
     check_channels(op, "var", &var, x);
@@ -134,8 +135,8 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
   });
 }
 
-void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean, const Array& var,
-                       std::ptrdiff_t n, double momentum) {
+void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean,
+                       const Array& var, std::ptrdiff_t n, double momentum) {
   if (n == 0) {
     return;
   }
@@ -144,8 +145,9 @@ void batch_norm_update(const char* op, const Array& running_mean, const Array& r
           to_string(running->shape()), "; check num_features");
     check<DTypeError>(running->dtype() == mean.dtype(), op, ": expected running statistics of x's dtype ",
                       dtype_name(mean.dtype()), ", got ", dtype_name(running->dtype()), "; convert them");
-    check<std::invalid_argument>(!running->storage().is_read_only(), op,
-                                 ": expected running statistics in memory that may be written, got read-only memory; clone them");
+    check<std::invalid_argument>(
+        !running->storage().is_read_only(), op,
+        ": expected running statistics in memory that may be written, got read-only memory; clone them");
   }
   dispatch_float(op, mean.dtype(), [&](auto zero) {
     using T = decltype(zero);

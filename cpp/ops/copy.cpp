@@ -19,8 +19,8 @@ int transposed_axis(const StridedLoop& loop) {
   return -1;
 }
 
-// Tiles of kSide × kSide over (run of src, run of dst); all other axes are outer. 64 rows of 64 items stay in the L1 cache and
-// read whole lines.
+// Tiles of kSide × kSide over (run of src, run of dst); all other axes are outer. 64 rows of 64 items stay in the L1 cache
+// and read whole lines.
 void transpose_into(const Array& dst, const Array& src, const StridedLoop& loop, int k_axis) {
   constexpr std::ptrdiff_t kSide = 64;
   const std::ptrdiff_t item = item_bytes(dst.dtype());

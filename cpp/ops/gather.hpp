@@ -33,8 +33,8 @@ struct GatherRow {
   bool is_last;
 };
 
-// f(GatherRow) for every image and row of targets, with at most kMaxTaps taps a call. Taps come in rising order of their source
-// (of their old target for transposed maps). `channels` only sizes the tiles.
+// f(GatherRow) for every image and row of targets, with at most kMaxTaps taps a call. Taps come in rising order of their
+// source (of their old target for transposed maps). `channels` only sizes the tiles.
 template <int kMaxTaps, class F>
 void gather_rows(const GatherPlan& plan, std::ptrdiff_t n_images, std::ptrdiff_t channels, F&& f) {
   const std::ptrdiff_t size_d = plan.axis[0].n_targets();

@@ -26,7 +26,8 @@ decltype(auto) dispatch_number(const char* op, DType dtype, F&& f) {
     case DType::int64:
       return f(std::int64_t{});
     default:
-      throw DTypeError(text(op, ": expected float32, float64, int32 or int64, got ", dtype_name(dtype), "; convert with .to(float32)"));
+      throw DTypeError(
+          text(op, ": expected float32, float64, int32 or int64, got ", dtype_name(dtype), "; convert with .to(float32)"));
   }
 }
 
@@ -34,8 +35,8 @@ decltype(auto) dispatch_number(const char* op, DType dtype, F&& f) {
 class Indices {
  public:
   Indices(const char* op, const Array& index, std::ptrdiff_t n, bool wraps) : values_(index.size()) {
-    check<DTypeError>(index.dtype() == DType::int64 || index.dtype() == DType::int32, op, ": expected an index of dtype int64, got ",
-                      dtype_name(index.dtype()), "; convert with .to(int64)");
+    check<DTypeError>(index.dtype() == DType::int64 || index.dtype() == DType::int32, op,
+                      ": expected an index of dtype int64, got ", dtype_name(index.dtype()), "; convert with .to(int64)");
     if (index.size() == 0) {
       return;
     }
@@ -50,8 +51,8 @@ class Indices {
     }
     for (std::ptrdiff_t i = 0; i < index.size(); ++i) {
       std::int64_t& value = values_[i];
-      check<std::out_of_range>(value < n && value >= (wraps ? -n : 0), op, ": expected an index from ", wraps ? -n : 0, " to ",
-                               n - 1, ", got ", value, " at position ", i, "; check the index");
+      check<std::out_of_range>(value < n && value >= (wraps ? -n : 0), op, ": expected an index from ", wraps ? -n : 0,
+                               " to ", n - 1, ", got ", value, " at position ", i, "; check the index");
       value += value < 0 ? n : 0;
     }
   }
@@ -134,11 +135,11 @@ void gather_items(const Array& x, const std::int64_t* index, const Array& y, int
 
 // What indexing with k integer tensors of one shape over the first k axes needs.
 struct Rows {
-  Extents positions;            // shape of the index tensors
-  Extents rest;                 // shape of what each position names
+  Extents positions;  // shape of the index tensors
+  Extents rest;       // shape of what each position names
   std::ptrdiff_t n_positions;
   std::ptrdiff_t rest_size;
-  Buffer<std::ptrdiff_t> row;   // [n_positions] element offset in an operand of the given strides
+  Buffer<std::ptrdiff_t> row;  // [n_positions] element offset in an operand of the given strides
 
   Rows(const char* op, const Extents& shape, const Extents& strides, std::span<const Array> indices)
       : positions(indices.empty() ? Extents{} : indices[0].shape()),
@@ -146,8 +147,8 @@ struct Rows {
         rest_size(1),
         row(n_positions) {
     const int k = static_cast<int>(indices.size());
-    check(k >= 1 && k <= shape.rank(), op, ": expected 1 to ", shape.rank(), " index tensors for shape ", to_string(shape), ", got ",
-          k, "; index fewer axes");
+    check(k >= 1 && k <= shape.rank(), op, ": expected 1 to ", shape.rank(), " index tensors for shape ", to_string(shape),
+          ", got ", k, "; index fewer axes");
     for (int a = k; a < shape.rank(); ++a) {
       rest.push_back(shape[a]);
       rest_size *= shape[a];
@@ -172,9 +173,7 @@ struct Rows {
   }
 };
 
-Extents tail(const Extents& all, int rank) {
-  return Extents(std::span<const std::ptrdiff_t>(all.end() - rank, all.end()));
-}
+Extents tail(const Extents& all, int rank) { return Extents(std::span<const std::ptrdiff_t>(all.end() - rank, all.end())); }
 
 }  // namespace
 
@@ -201,8 +200,8 @@ Array gather(const Array& x, const Array& index, int dim) {
 // Lines along the axis are the tasks: whatever collides lies in one line and is added in the order of the index.
 Array scatter_add(const Array& src, const Array& index, const Extents& shape, int dim) {
   const int axis = checked_gather("scatter_add", shape, index.shape(), dim);
-  check(src.shape() == index.shape(), "scatter_add: expected src and index of one shape, got ", to_string(src.shape()), " and ",
-        to_string(index.shape()), "; index names the place of each element of src");
+  check(src.shape() == index.shape(), "scatter_add: expected src and index of one shape, got ", to_string(src.shape()),
+        " and ", to_string(index.shape()), "; index names the place of each element of src");
   const Array y = Array::empty(src.dtype(), shape);
   fill_zero(y);
   const Indices values("scatter_add", index, shape[axis], false);
@@ -275,8 +274,8 @@ Array index_rows(const Array& x, std::span<const Array> indices) {
 Array index_add(const Array& grad_y, std::span<const Array> indices, const Extents& shape) {
   const Array y = Array::empty(grad_y.dtype(), shape);
   const Rows rows("index_add", shape, y.strides(), indices);
-  check(grad_y.shape() == rows.result_shape(), "index_add: expected a source of shape ", to_string(rows.result_shape()), ", got ",
-        to_string(grad_y.shape()), "; it has the shape of the indices, then the axes that are not indexed");
+  check(grad_y.shape() == rows.result_shape(), "index_add: expected a source of shape ", to_string(rows.result_shape()),
+        ", got ", to_string(grad_y.shape()), "; it has the shape of the indices, then the axes that are not indexed");
   fill_zero(y);
   if (grad_y.size() == 0) {
     return y;

@@ -1,5 +1,5 @@
-// Element-wise operators: promote, broadcast, choose the layout, run the kernel; operands that are not unit-stride runs of the
-// computing type are gathered strip by strip into the L1 cache on the way.
+// Element-wise operators: promote, broadcast, choose the layout, run the kernel; operands that are not unit-stride runs of
+// the computing type are gathered strip by strip into the L1 cache on the way.
 #include "ops/map.hpp"
 
 #include <string_view>
@@ -102,7 +102,7 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
   if (row.rule == MapRule::floating && !is_floating(dtype)) {
     dtype = DType::float32;
   }
-  const MapType type = row.rule == MapRule::logical ? MapType::b8
+  const MapType type = row.rule == MapRule::logical       ? MapType::b8
                        : is_choice && !is_floating(dtype) ? MapType::i64
                                                           : computing_type(row.name, dtype);
   const bool is_predicate = row.rule == MapRule::logical || row.rule == MapRule::compares;
@@ -117,7 +117,7 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
   const Array* operands[kMapInputs + 1] = {&y};
   for (int k = 0; k < n_inputs; ++k) {
     x[k] = inputs[static_cast<std::size_t>(k)]->shape() == shape ? *inputs[static_cast<std::size_t>(k)]
-                                                                  : inputs[static_cast<std::size_t>(k)]->broadcast_to(shape);
+                                                                 : inputs[static_cast<std::size_t>(k)]->broadcast_to(shape);
     operands[k + 1] = &x[k];
   }
   const StridedLoop loop = make_loop(std::span(operands, static_cast<std::size_t>(n_inputs + 1)));

@@ -32,8 +32,8 @@ struct StridedLoop {
 // Elements in a tile of memory-bound work: 128 KiB of float32, enough to pay for waking a thread.
 inline constexpr std::ptrdiff_t kGrain = 32768;
 
-// Calls f(offset, rows, n) until all elements are covered, in parallel; offset[k] is that of operand k, in elements. Tiles have
-// about `grain` elements and depend on the loop only.
+// Calls f(offset, rows, n) until all elements are covered, in parallel; offset[k] is that of operand k, in elements. Tiles
+// have about `grain` elements and depend on the loop only.
 template <class F>
 void for_each_run(const StridedLoop& loop, std::ptrdiff_t grain, F&& f) {
   if (loop.size == 0) {

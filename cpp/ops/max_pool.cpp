@@ -1,4 +1,5 @@
-// Max pooling: y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]. NaN wins, of equal values the first.
+// Max pooling: y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]. NaN wins, of equal values the
+// first.
 #include "kernels/table.hpp"
 #include "ops/pool.hpp"
 
@@ -73,7 +74,8 @@ void run_select(SelectRow<T, Index> kernel, const GatherPlan& plan, const Array&
   });
 }
 
-void select(const char* op, const GatherPlan& plan, const Array& x, const Array& taps, bool index_is_target, const Array& y) {
+void select(const char* op, const GatherPlan& plan, const Array& x, const Array& taps, bool index_is_target,
+            const Array& y) {
   dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     if (taps.dtype() == DType::uint8) {
@@ -123,7 +125,8 @@ MaxPooled max_pool_taps(const char* op, const Array& x, const PoolParams& params
   });
 }
 
-Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, const Extents& x_shape, const PoolParams& params) {
+Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, const Extents& x_shape,
+                    const PoolParams& params) {
   const PoolMaps maps = make_pool_maps(op, x_shape, params);
   check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", to_string(maps.y_shape), ", got ",
         to_string(grad_y.shape()), "; pass the gradient of this pooling's result");

@@ -15,8 +15,8 @@ constexpr std::ptrdiff_t kBlock = 4096;      // elements two passes go over: the
 constexpr std::ptrdiff_t kTile = 16 * 4096;  // elements of a task
 constexpr std::ptrdiff_t kFoldBelow = 64;    // channels: fewer are taken several pixels at a time
 
-// A pixel of few channels would leave vectors half empty, so `copies` pixels make one row of copies·channels. The pixels left
-// over at the end of a segment are its tail.
+// A pixel of few channels would leave vectors half empty, so `copies` pixels make one row of copies·channels. The pixels
+// left over at the end of a segment are its tail.
 struct Fold {
   std::ptrdiff_t copies = 1;
   std::ptrdiff_t width;      // copies · channels
@@ -125,7 +125,8 @@ void channel_moments(const PixelRows& x, T* mean, T* m2) {
     T* const block = scratch.data() + worker * 2 * width;
     for (std::ptrdiff_t i = 0; i < blocks.n_parts; ++i) {
       T* const to = i == 0 ? total : block;
-      kernel.moments(rows + blocks.begin(i) * row_stride, row_stride, blocks.end(i) - blocks.begin(i), width, to, to + width);
+      kernel.moments(rows + blocks.begin(i) * row_stride, row_stride, blocks.end(i) - blocks.begin(i), width, to,
+                     to + width);
       if (i > 0) {
         kernel.merge(total, total + width, blocks.begin(i), block, block + width, blocks.end(i) - blocks.begin(i), width);
       }
@@ -201,8 +202,8 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
     if (fold.tail_rows > 0) {
       const std::ptrdiff_t n_before = fold.n_rows * fold.copies;
       kernel.sums(g.array.data<T>() + segment * g.segment_stride() + n_before * g.stride, g.stride,
-                  x.array.data<T>() + segment * x.segment_stride() + n_before * x.stride, x.stride, fold.tail_rows, x.channels,
-                  mean + segment * x.channels, to_g, to_gx);
+                  x.array.data<T>() + segment * x.segment_stride() + n_before * x.stride, x.stride, fold.tail_rows,
+                  x.channels, mean + segment * x.channels, to_g, to_gx);
     }
   });
 }
@@ -218,8 +219,8 @@ void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* 
     const std::ptrdiff_t pixels = is_tail ? 1 : fold.copies;  // a row
     const std::ptrdiff_t at = segment * fold.width;
     const std::ptrdiff_t pixel = first * fold.copies;
-    kernel.apply(x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n, x.channels * pixels,
-                 means.data() + at, scales.data() + at, biases.data() + at,
+    kernel.apply(x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
+                 x.channels * pixels, means.data() + at, scales.data() + at, biases.data() + at,
                  y.array.data<T>() + segment * y.segment_stride() + pixel * y.stride, y.stride * pixels);
   });
 }
@@ -238,8 +239,8 @@ void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const 
     const std::ptrdiff_t at = segment * fold.width;
     const std::ptrdiff_t pixel = first * fold.copies;
     kernel.grad(g.array.data<T>() + segment * g.segment_stride() + pixel * g.stride, g.stride * pixels,
-                x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n, x.channels * pixels,
-                means.data() + at, as.data() + at, bs.data() + at, ks.data() + at,
+                x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
+                x.channels * pixels, means.data() + at, as.data() + at, bs.data() + at, ks.data() + at,
                 grad_x.array.data<T>() + segment * grad_x.segment_stride() + pixel * grad_x.stride, grad_x.stride * pixels);
   });
 }

@@ -1,5 +1,5 @@
-// Statistics per channel over segments of pixels, and what normalisation does with them. A batch norm has one segment of N·D·H·W
-// pixels, an instance norm N segments of D·H·W. Partitions and trees follow geometry alone.
+// Statistics per channel over segments of pixels, and what normalisation does with them. A batch norm has one segment of
+// N·D·H·W pixels, an instance norm N segments of D·H·W. Partitions and trees follow geometry alone.
 #pragma once
 
 #include "ops/image.hpp"

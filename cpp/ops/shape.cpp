@@ -10,8 +10,8 @@ namespace striate {
 namespace {
 
 int axis_of(const char* op, int dim, int rank) {
-  check<std::out_of_range>(dim >= -rank && dim < rank, op, ": expected dim from ", -rank, " to ", rank - 1, " for a tensor of ",
-                           rank, " axes, got ", dim, "; check the number of axes");
+  check<std::out_of_range>(dim >= -rank && dim < rank, op, ": expected dim from ", -rank, " to ", rank - 1,
+                           " for a tensor of ", rank, " axes, got ", dim, "; check the number of axes");
   return dim < 0 ? dim + rank : dim;
 }
 
@@ -109,8 +109,8 @@ std::vector<Array> split(const Array& x, std::span<const std::ptrdiff_t> sizes, 
     }
     begin += size;
   }
-  check(begin == x.shape(axis), "split: expected sizes that add up to axis ", axis, " of ", to_string(x.shape()), ", got a sum of ",
-        begin, "; check split_size");
+  check(begin == x.shape(axis), "split: expected sizes that add up to axis ", axis, " of ", to_string(x.shape()),
+        ", got a sum of ", begin, "; check split_size");
   return pieces;
 }
 
@@ -182,18 +182,17 @@ Array pixel_shuffle(const Array& x, std::ptrdiff_t factor) {
 
 Array pixel_unshuffle(const Array& x, std::ptrdiff_t factor) {
   const std::ptrdiff_t r = factor;
-  check(r >= 1 && x.rank() == 4 && x.shape(2) % r == 0 && x.shape(3) % r == 0,
-        "pixel_unshuffle: expected a shape (N, C, H·", r, ", W·", r, "), got ", to_string(x.shape()),
-        "; check downscale_factor");
+  check(r >= 1 && x.rank() == 4 && x.shape(2) % r == 0 && x.shape(3) % r == 0, "pixel_unshuffle: expected a shape (N, C, H·",
+        r, ", W·", r, "), got ", to_string(x.shape()), "; check downscale_factor");
   const std::ptrdiff_t n = x.shape(0);
   const std::ptrdiff_t c = x.shape(1);
   const std::ptrdiff_t h = x.shape(2) / r;
   const std::ptrdiff_t w = x.shape(3) / r;
   const Array y = Array::empty(x.dtype(), {n, c * r * r, h, w}, Layout::channels_last);
   const std::ptrdiff_t s = y.stride(1);
-  const Array from = Array::view(x.storage_ref(), x.dtype(), {n, c, h, r, w, r},
-                                 {x.stride(0), x.stride(1), x.stride(2) * r, x.stride(2), x.stride(3) * r, x.stride(3)},
-                                 x.offset());
+  const Array from =
+      Array::view(x.storage_ref(), x.dtype(), {n, c, h, r, w, r},
+                  {x.stride(0), x.stride(1), x.stride(2) * r, x.stride(2), x.stride(3) * r, x.stride(3)}, x.offset());
   const Array to = Array::view(y.storage_ref(), y.dtype(), {n, c, h, r, w, r},
                                {y.stride(0), s * r * r, y.stride(2), s * r, y.stride(3), s}, 0);
   strided_copy(from, to);
@@ -214,7 +213,8 @@ Array triangle(const Array& x, std::ptrdiff_t diagonal, bool is_upper) {
     for (std::ptrdiff_t row = parts.begin(i); row < parts.end(i); ++row) {
       const std::ptrdiff_t first_above = std::clamp<std::ptrdiff_t>(row % rows + diagonal + (is_upper ? 0 : 1), 0, columns);
       std::byte* begin = y.bytes() + row * columns * item;
-      std::fill(is_upper ? begin : begin + first_above * item, begin + (is_upper ? first_above : columns) * item, std::byte{0});
+      std::fill(is_upper ? begin : begin + first_above * item, begin + (is_upper ? first_above : columns) * item,
+                std::byte{0});
     }
   });
   return y;

@@ -92,7 +92,8 @@ std::ptrdiff_t n_positions(const Plan& plan) {
 // Runs f(from offset, to offset) over all positions, in tasks of about kGrainBytes.
 template <class F>
 void parallel_positions(const Plan& plan, std::ptrdiff_t bytes_each, F&& f) {
-  const Partition tasks(n_positions(plan), std::max<std::ptrdiff_t>(kGrainBytes / std::max<std::ptrdiff_t>(bytes_each, 1), 1));
+  const Partition tasks(n_positions(plan),
+                        std::max<std::ptrdiff_t>(kGrainBytes / std::max<std::ptrdiff_t>(bytes_each, 1), 1));
   parallel_for(tasks.n_parts, [&](std::ptrdiff_t task) { for_each_position(plan, tasks.begin(task), tasks.end(task), f); });
 }
 
@@ -183,9 +184,8 @@ struct Copier {
       transposed(plan, row, taken);
       return;
     }
-    parallel_positions(plan, row.n * kItem, [&](std::ptrdiff_t f, std::ptrdiff_t t) {
-      run(from + f, row.from, to + t, row.to, row.n);
-    });
+    parallel_positions(plan, row.n * kItem,
+                       [&](std::ptrdiff_t f, std::ptrdiff_t t) { run(from + f, row.from, to + t, row.to, row.n); });
   }
 };
 

@@ -29,9 +29,9 @@ struct TypeName {
   DType dtype;
   std::string_view name;
 };
-constexpr TypeName kTypeNames[kDTypes] = {
-    {DType::float32, "F32"}, {DType::float64, "F64"}, {DType::float16, "F16"}, {DType::bfloat16, "BF16"}, {DType::int8, "I8"},
-    {DType::uint8, "U8"},    {DType::int32, "I32"},   {DType::int64, "I64"},   {DType::boolean, "BOOL"}};
+constexpr TypeName kTypeNames[kDTypes] = {{DType::float32, "F32"},   {DType::float64, "F64"}, {DType::float16, "F16"},
+                                          {DType::bfloat16, "BF16"}, {DType::int8, "I8"},     {DType::uint8, "U8"},
+                                          {DType::int32, "I32"},     {DType::int64, "I64"},   {DType::boolean, "BOOL"}};
 
 [[noreturn]] void throw_system(const char* what, const std::string& path) {
   throw std::system_error(errno, std::generic_category(), std::string("safetensors: ") + what + " '" + path + "'");
@@ -256,7 +256,10 @@ class HeaderParser {
   // One code point of well-formed UTF-8 (no overlong forms, no surrogates).
   void multibyte(std::string& out) {
     const auto first = static_cast<unsigned char>(file_[at_]);
-    const int n = first >= 0xF0 && first <= 0xF4 ? 4 : first >= 0xE0 && first < 0xF0 ? 3 : first >= 0xC2 && first < 0xE0 ? 2 : 0;
+    const int n = first >= 0xF0 && first <= 0xF4  ? 4
+                  : first >= 0xE0 && first < 0xF0 ? 3
+                  : first >= 0xC2 && first < 0xE0 ? 2
+                                                  : 0;
     if (n == 0 || at_ + static_cast<std::uint64_t>(n) > end_) {
       refuse("UTF-8");
     }
@@ -348,7 +351,8 @@ class HeaderParser {
     skip_space();
     const std::uint64_t position = at_;
     const std::string name = string();
-    const auto* found = std::find_if(std::begin(kTypeNames), std::end(kTypeNames), [&](const TypeName& t) { return t.name == name; });
+    const auto* found =
+        std::find_if(std::begin(kTypeNames), std::end(kTypeNames), [&](const TypeName& t) { return t.name == name; });
     if (found == std::end(kTypeNames)) {
       refuse_at(position, "a dtype of F32, F64, F16, BF16, I8, U8, I32, I64 or BOOL", text('\'', name, '\''));
     }
@@ -393,7 +397,9 @@ class HeaderParser {
     });
     if (!has_dtype || !has_shape || !has_offsets) {
       refuse_at(entry.position, "dtype, shape and data_offsets",
-                text("no ", !has_dtype ? "dtype" : !has_shape ? "shape" : "data_offsets"));
+                text("no ", !has_dtype   ? "dtype"
+                            : !has_shape ? "shape"
+                                         : "data_offsets"));
     }
     auto bytes = static_cast<std::uint64_t>(item_bytes(entry.dtype));
     bool is_empty = false;
@@ -418,14 +424,15 @@ class HeaderParser {
 };
 
 // Offsets must tile the buffer: no gap, no overlap, nothing behind the last tensor.
-void check_tiling(const std::string& path, const std::vector<Entry>& entries, std::uint64_t buffer_begin, std::uint64_t buffer_bytes) {
+void check_tiling(const std::string& path, const std::vector<Entry>& entries, std::uint64_t buffer_begin,
+                  std::uint64_t buffer_bytes) {
   std::uint64_t expected = 0;
   for (const Entry& entry : entries) {
     if (entry.begin != expected || entry.end > buffer_bytes) {
-      throw FormatError(text("safetensors: expected the tensors to fill the ", buffer_bytes, " bytes of data without gap or ",
-                             "overlap, the next one at offset ", expected, ", got offsets [", entry.begin, ", ", entry.end,
-                             "] at byte ", entry.position, " of '", path, "' (key '", entry.key,
-                             "'); the file is damaged or cut off"));
+      throw FormatError(text("safetensors: expected the tensors to fill the ", buffer_bytes,
+                             " bytes of data without gap or ", "overlap, the next one at offset ", expected,
+                             ", got offsets [", entry.begin, ", ", entry.end, "] at byte ", entry.position, " of '", path,
+                             "' (key '", entry.key, "'); the file is damaged or cut off"));
     }
     expected = entry.end;
   }
@@ -474,7 +481,8 @@ void flush(int fd, const std::string& path) {
   }
 }
 
-std::string header(const std::vector<const std::pair<std::string, Array>*>& order, const std::map<std::string, std::string>& metadata) {
+std::string header(const std::vector<const std::pair<std::string, Array>*>& order,
+                   const std::map<std::string, std::string>& metadata) {
   std::string out = "{";
   if (!metadata.empty()) {
     append_json_string(out, kMetadata);
@@ -492,7 +500,8 @@ std::string header(const std::vector<const std::pair<std::string, Array>*>& orde
     const Array& array = item->second;
     out += out.size() == 1 ? "" : ",";
     append_json_string(out, item->first);
-    const auto* type = std::find_if(std::begin(kTypeNames), std::end(kTypeNames), [&](const TypeName& t) { return t.dtype == array.dtype(); });
+    const auto* type = std::find_if(std::begin(kTypeNames), std::end(kTypeNames),
+                                    [&](const TypeName& t) { return t.dtype == array.dtype(); });
     out += text(":{\"dtype\":\"", type->name, "\",\"shape\":[");
     for (int axis = 0; axis < array.rank(); ++axis) {
       out += text(axis > 0 ? "," : "", array.shape(axis));
@@ -534,8 +543,9 @@ SafetensorsFile read_safetensors(const std::string& path) {
     if (entry.dtype == DType::boolean) {
       const auto* bad = std::find_if(data, data + bytes, [](char c) { return c != 0 && c != 1; });
       if (bad != data + bytes) {
-        throw FormatError(text("safetensors: expected 0 or 1 at byte ", bad - map->data(), " of '", path, "' (key '", entry.key,
-                               "' of bool), got ", static_cast<int>(static_cast<unsigned char>(*bad)), "; the file is damaged"));
+        throw FormatError(text("safetensors: expected 0 or 1 at byte ", bad - map->data(), " of '", path, "' (key '",
+                               entry.key, "' of bool), got ", static_cast<int>(static_cast<unsigned char>(*bad)),
+                               "; the file is damaged"));
       }
     }
     Array array;
@@ -568,8 +578,8 @@ void write_safetensors(const std::string& path, const std::vector<std::pair<std:
   const std::string head = header(order, metadata);
   const std::uint64_t head_bytes = head.size();
   if (head_bytes > kMaxHeaderBytes) {
-    throw std::invalid_argument(text("safetensors: expected a header of at most ", kMaxHeaderBytes, " bytes, got ", head_bytes,
-                                     "; use shorter keys or less metadata"));
+    throw std::invalid_argument(text("safetensors: expected a header of at most ", kMaxHeaderBytes, " bytes, got ",
+                                     head_bytes, "; use shorter keys or less metadata"));
   }
   const std::string temporary = text(path, ".", ::getpid(), ".tmp");
   try {

@@ -44,7 +44,7 @@ void set_memory_cap(std::uint64_t bytes);  // 0 chooses it from the peak
 
 // What ran since the last reset, for laws and for explain().
 struct Counters {
-  std::uint64_t n_relayouts;      // copies that changed the order of axes in memory
+  std::uint64_t n_relayouts;  // copies that changed the order of axes in memory
   std::uint64_t relayout_bytes;
 };
 [[nodiscard]] Counters counters();

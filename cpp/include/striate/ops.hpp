@@ -84,14 +84,16 @@ struct MaxPooled {
 // y[p, …] = x[i₀[p], i₁[p], …, …] for index tensors of one shape over the first axes, negative ones from the end.
 [[nodiscard]] Array index_rows(const Array& x, std::span<const Array> indices);
 [[nodiscard]] Array index_add(const Array& grad_y, std::span<const Array> indices, const Extents& shape);
-[[nodiscard]] Array nonzero(const Array& mask);  // (rank, count) int64, in row-major order
+[[nodiscard]] Array nonzero(const Array& mask);                         // (rank, count) int64, in row-major order
 [[nodiscard]] Array one_hot(const Array& x, std::ptrdiff_t n_classes);  // int64; n_classes < 0: the largest index + 1
 
 // ---- copies (ops/copy.cpp) ----
 
-[[nodiscard]] Array clone(const Array& x);                    // dense, in x's own order of axes
-[[nodiscard]] Array convert(const Array& x, DType dtype);     // likewise; floats round to nearest even, to integers they truncate
-[[nodiscard]] Array relayout(const Array& x, Layout layout);  // x itself when it has the layout; else a copy, and it is counted
+[[nodiscard]] Array clone(const Array& x);  // dense, in x's own order of axes
+[[nodiscard]] Array convert(const Array& x,
+                            DType dtype);  // likewise; floats round to nearest even, to integers they truncate
+[[nodiscard]] Array relayout(const Array& x,
+                             Layout layout);  // x itself when it has the layout; else a copy, and it is counted
 
 // ---- element-wise (ops/map.cpp) ----
 
@@ -121,7 +123,8 @@ struct BatchNormed {
   Array mean;
   Array var;
 };
-[[nodiscard]] BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps);
+[[nodiscard]] BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias,
+                                              double eps);
 // y = (x − mean)/√(var + eps)·weight + bias with statistics given.
 [[nodiscard]] Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
                                     const Array* bias, double eps);
@@ -134,8 +137,9 @@ struct NormGradients {
 // `is_training`: mean and var depend on x. All three gradients come from the same two passes.
 [[nodiscard]] NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
                                             const Array& mean, const Array& var, double eps, bool is_training);
-// running ← (1 − momentum)·running + momentum·value in place, value being the mean and n / (n − 1) times the variance of a batch.
-void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean, const Array& var,
-                       std::ptrdiff_t n, double momentum);
+// running ← (1 − momentum)·running + momentum·value in place, value being the mean and n / (n − 1) times the variance of a
+// batch.
+void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean,
+                       const Array& var, std::ptrdiff_t n, double momentum);
 
 }  // namespace striate

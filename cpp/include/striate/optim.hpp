@@ -7,8 +7,9 @@
 
 namespace striate {
 
-// Lists hold one entry per parameter: its gradient and states have its shape and dtype; parameters and states are dense in one
-// order of axes (make states with zeros_like). Storage versions rise. Throws ShapeError, DTypeError, std::invalid_argument.
+// Lists hold one entry per parameter: its gradient and states have its shape and dtype; parameters and states are dense in
+// one order of axes (make states with zeros_like). Storage versions rise. Throws ShapeError, DTypeError,
+// std::invalid_argument.
 using Tensors = std::span<const Array>;
 
 struct SgdParams {
@@ -43,7 +44,8 @@ struct RmspropParams {
   double momentum;
   bool maximizes;
 };
-void rmsprop(Tensors params, Tensors grads, Tensors squares, Tensors means, Tensors moments,  // means: centered; moments: momentum
+void rmsprop(Tensors params, Tensors grads, Tensors squares, Tensors means,
+             Tensors moments,  // means: centered; moments: momentum
              const RmspropParams& step);
 
 }  // namespace striate

@@ -71,16 +71,16 @@ struct WindowParams {
 [[nodiscard]] Window make_transposed_window(const char* op, std::span<const std::ptrdiff_t> spatial,
                                             const WindowParams& params, std::span<const std::ptrdiff_t> output_padding);
 
-// Which sources each target position of one axis reads, and through which tap. Windows, adaptive cells and their gradients are all
-// such maps; an operator on images is the product of one map per axis.
+// Which sources each target position of one axis reads, and through which tap. Windows, adaptive cells and their gradients
+// are all such maps; an operator on images is the product of one map per axis.
 struct AxisMap {
   struct Entry {
     std::ptrdiff_t source;
     std::ptrdiff_t tap;
   };
   std::ptrdiff_t n_sources = 0;
-  std::ptrdiff_t n_taps = 1;           // taps are below this
-  std::vector<std::ptrdiff_t> first;   // entries of target i are [first[i], first[i + 1])
+  std::ptrdiff_t n_taps = 1;          // taps are below this
+  std::vector<std::ptrdiff_t> first;  // entries of target i are [first[i], first[i + 1])
   std::vector<Entry> entries;
 
   [[nodiscard]] std::ptrdiff_t n_targets() const { return static_cast<std::ptrdiff_t>(first.size()) - 1; }
@@ -97,8 +97,8 @@ struct AxisMap {
 // Sources become targets; the entries of each are in rising order of the old target.
 [[nodiscard]] AxisMap transposed(const AxisMap& map);
 
-// Targets first, first + step, … (n of them) read through the same taps; the sources of one are source_step after those of the
-// one before.
+// Targets first, first + step, … (n of them) read through the same taps; the sources of one are source_step after those of
+// the one before.
 struct AxisRun {
   std::ptrdiff_t first;
   std::ptrdiff_t step;
@@ -107,8 +107,8 @@ struct AxisRun {
   std::span<const AxisMap::Entry> entries;  // of the first target; the map must outlive the run
 };
 
-// Cuts the targets of each residue modulo `step` into as few runs as possible. The step to choose is 1 for a window and its stride
-// for the transposed map.
+// Cuts the targets of each residue modulo `step` into as few runs as possible. The step to choose is 1 for a window and its
+// stride for the transposed map.
 [[nodiscard]] std::vector<AxisRun> axis_runs(const AxisMap& map, std::ptrdiff_t step);
 
 }  // namespace striate
