@@ -38,7 +38,7 @@ from striate.ops.shape import (
     triu,
     unsqueeze,
 )
-from striate.ops.state import assign
+from striate.ops.state import assign, new_state
 
 __all__ = [
     "adaptive_max_pool1d",
@@ -69,6 +69,7 @@ __all__ = [
     "mul",
     "narrow",
     "neg",
+    "new_state",
     "one_hot",
     "ones",
     "ones_like",
