@@ -1,6 +1,7 @@
 #include "bindings/bindings.hpp"
 
 #include "striate/machine.hpp"
+#include "striate/ops.hpp"
 
 namespace striate {
 
@@ -51,6 +52,19 @@ void bind_machine(py::module_& m) {
     out["cap_bytes"] = stats.cap_bytes;
     return out;
   });
+  m.def("measure_fma", &measure_fma, py::arg("dtype"), py::arg("seconds"), NoGil());
+  m.def(
+      "measure_stream",
+      [](const std::string& name, std::ptrdiff_t n_bytes, int repeats) {
+        const Stream stream = name == "copy"      ? Stream::copy
+                              : name == "copy_nt" ? Stream::copy_nt
+                              : name == "triad"   ? Stream::triad
+                                                  : Stream::read;
+        check<std::invalid_argument>(stream != Stream::read || name == "read",
+                                     "measure_stream: expected copy, copy_nt, triad or read, got '", name, "'; use one of these");
+        return measure_stream(stream, n_bytes, repeats);
+      },
+      py::arg("name"), py::arg("n_bytes"), py::arg("repeats"), NoGil());
   m.def("trim_memory", &trim_memory, NoGil());
   m.def("set_memory_cap", &set_memory_cap, py::arg("n_bytes"), NoGil());
   m.def("counters", [] {

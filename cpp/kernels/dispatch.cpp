@@ -11,12 +11,13 @@
 
 // One line per *.isa.cpp file: what it adds to a table.
 #define STRIATE_FOR_EACH_FILL(X) \
-  X(fill_gemm)                   \
-  X(fill_norm)                   \
-  X(fill_pool)                   \
   X(fill_arithmetic)             \
   X(fill_copy)                   \
+  X(fill_gemm)                   \
+  X(fill_norm)                   \
   X(fill_optim)                  \
+  X(fill_pool)                   \
+  X(fill_probe)                  \
   X(fill_reduce)
 
 #define STRIATE_DECLARE_FILL(fill) void fill(KernelTable& table);

@@ -39,6 +39,11 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
     }
   }
   for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
+    if (a[0] == nullptr) {
+      a += MR;
+      b += k * NV * W;
+      continue;
+    }
     const T* row[MR];
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
@@ -93,8 +98,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
 
 // Contract: OuterTile in table.hpp. The sum over k starts at zero and is added to y once: blocks of k form a shallow tree.
 template <class T, int MR, int NV>
-void outer_tile(const T* const* a, std::ptrdiff_t a_offset, const T* const* b, std::ptrdiff_t b_offset, std::ptrdiff_t n_k,
-                T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols) {
+void outer_tile(const T* a, const T* b, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -104,26 +108,25 @@ void outer_tile(const T* const* a, std::ptrdiff_t a_offset, const T* const* b, s
       acc[m][v] = Vec<T>{};
     }
   }
-  const bool is_full = n_cols == NV * W;
-  const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
   for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-    const T* const rows = a[k] + a_offset;
-    const T* const columns = b[k] + b_offset;
     Vec<T> column[NV];
 #pragma GCC unroll 4
-    for (int v = 0; v < NV - 1; ++v) {
-      column[v] = load(columns + v * W);
+    for (int v = 0; v < NV; ++v) {
+      column[v] = load(b + v * W);
     }
-    column[NV - 1] = is_full ? load(columns + (NV - 1) * W) : load_partial(columns + (NV - 1) * W, left);
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
-      const Vec<T> value = broadcast(rows[m]);
+      const Vec<T> value = broadcast(a[m]);
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
         acc[m][v] = fma<T>(value, column[v], acc[m][v]);
       }
     }
+    a += MR;
+    b += NV * W;
   }
+  const bool is_full = n_cols == NV * W;
+  const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
@@ -137,6 +140,65 @@ void outer_tile(const T* const* a, std::ptrdiff_t a_offset, const T* const* b, s
       store_partial(last, load_partial(last, left) + acc[m][NV - 1], left);
     }
   }
+}
+
+// Contract: PackRows in table.hpp.
+template <class T, int MR>
+bool pack_rows(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, T* out) {
+  T sum[MR] = {};
+  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+    T* const row = out + k * MR;
+    if (x[k] == nullptr) {
+      for (int m = 0; m < MR; ++m) {
+        row[m] = T(0);
+      }
+      continue;
+    }
+    const T* const from = x[k] + offset;
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      row[m] = from[m];
+      sum[m] += from[m] * T(0);  // NaN when a value is not finite
+    }
+  }
+  T total = T(0);
+  for (int m = 0; m < MR; ++m) {
+    total += sum[m];
+  }
+  return total == T(0);
+}
+
+// Contract: GemmKernels::pack_lanes in table.hpp.
+template <class T>
+bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns, T* out) {
+  constexpr std::ptrdiff_t W = kWidth<T>;
+  Vec<T> sum{};
+  const std::ptrdiff_t whole = n_cols / W * W;
+  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+    T* const row = out + k * columns;
+    if (x[k] == nullptr) {
+      for (std::ptrdiff_t n = 0; n < columns; n += W) {
+        store(row + n, Vec<T>{});
+      }
+      continue;
+    }
+    const T* const from = x[k] + offset;
+    for (std::ptrdiff_t n = 0; n < whole; n += W) {
+      const Vec<T> value = load(from + n);
+      store(row + n, value);
+      sum += value * Vec<T>{};
+    }
+    if (whole < n_cols) {
+      const Vec<T> value = load_partial(from + whole, n_cols - whole);
+      store(row + whole, value);
+      sum += value * Vec<T>{};
+    }
+  }
+  T total = T(0);
+  for (int i = 0; i < W; ++i) {
+    total += sum[i];
+  }
+  return total == T(0);
 }
 
 // Contract: GemmKernels::pack in table.hpp.
@@ -173,6 +235,7 @@ template <class T, int MR, int NV>
 void fill_tile(GemmKernels<T>& table) {
   table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
   table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
+  table.pack_rows[MR - 1] = pack_rows<T, MR>;
   if constexpr (NV > 1) {
     fill_tile<T, MR, NV - 1>(table);
   } else if constexpr (MR > 1) {
@@ -186,6 +249,7 @@ void fill(GemmKernels<T>& table) {
   table.rows = kRows;
   table.vectors = kVectors;
   table.pack = pack<T>;
+  table.pack_lanes = pack_lanes<T>;
   table.all_finite = all_finite<T>;
   fill_tile<T, kRows, kVectors>(table);
 }

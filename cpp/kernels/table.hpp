@@ -24,7 +24,8 @@ struct Epilogue {
   T hi;
 };
 
-// y[m][n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols.
+// y[m][n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null is left
+// out.
 template <class T>
 using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k values each
                           std::ptrdiff_t n_taps, std::ptrdiff_t k,
@@ -34,9 +35,13 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
 
 // y[m·ld + n] += Σ_k a[k][m] · b[k][n] for m < rows, n < n_cols: an outer product per k.
 template <class T>
-using OuterTile = void (*)(const T* const* a, std::ptrdiff_t a_offset,  // [n_k] pointers; row m is a[k][a_offset + m]
-                           const T* const* b, std::ptrdiff_t b_offset,  // [n_k] pointers; column n is b[k][b_offset + n]
+using OuterTile = void (*)(const T* a,  // [n_k][rows]
+                           const T* b,  // [n_k][vectors · width]
                            std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols);
+
+// out[k][m] = x[k][offset + m] for m < rows; a null pointer reads as zeros. Returns whether all values are finite.
+template <class T>
+using PackRows = bool (*)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, T* out);
 
 template <class T>
 struct GemmKernels {
@@ -45,10 +50,24 @@ struct GemmKernels {
   int vectors;                                        // vectors of the full tile; its columns are vectors · width
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
+  PackRows<T> pack_rows[kMaxTileRows];                // [rows − 1]
+  // The same for n_cols values a row, with zeros up to `columns`.
+  bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,
+                     std::ptrdiff_t columns, T* out);
   // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.
   void (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
                std::ptrdiff_t columns, T* b);
   bool (*all_finite)(const T* x, std::ptrdiff_t n);
+};
+
+// Measures of the machine itself. Streams read x (and z) and write y, n values, y aligned to 64 bytes.
+struct ProbeKernels {
+  double (*fma_f32)(std::ptrdiff_t n, float* sink);  // returns floating-point operations done
+  double (*fma_f64)(std::ptrdiff_t n, double* sink);
+  void (*copy)(const float* x, const float* z, float* y, std::ptrdiff_t n);
+  void (*copy_nt)(const float* x, const float* z, float* y, std::ptrdiff_t n);
+  void (*triad)(const float* x, const float* z, float* y, std::ptrdiff_t n);
+  void (*read)(const float* x, const float* z, float* y, std::ptrdiff_t n);  // writes one value
 };
 
 struct KernelTable {
@@ -62,6 +81,7 @@ struct KernelTable {
   ReduceKernels reductions;
   OptimKernels<float> optim_f32;
   OptimKernels<double> optim_f64;
+  ProbeKernels probe;
 
   template <class T>
   [[nodiscard]] const GemmKernels<T>& gemm() const {

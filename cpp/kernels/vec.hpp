@@ -46,6 +46,23 @@ template <class T>
 STRIATE_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
 }
+// A store past the caches, p aligned to the vector; store_fence() orders such stores before what follows.
+STRIATE_INLINE void store_stream(float* p, Vec<float> v) {
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  _mm512_stream_ps(p, (__m512)v);
+#elif defined(__AVX2__) && !defined(STRIATE_VEC_BYTES)
+  _mm256_stream_ps(p, (__m256)v);
+#elif defined(__SSE2__) && !defined(STRIATE_VEC_BYTES)
+  _mm_stream_ps(p, (__m128)v);
+#else
+  store(p, v);
+#endif
+}
+STRIATE_INLINE void store_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
 template <class T>
 STRIATE_INLINE Vec<T> broadcast(T x) {
   return x - Vec<T>{};

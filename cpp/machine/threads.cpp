@@ -1,5 +1,6 @@
 #include "machine/threads.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -132,12 +133,12 @@ void set_thread_count(int n_threads) {
   thread_setting().store(n_threads, std::memory_order_relaxed);
 }
 
-void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx) {
+void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx, int most_workers) {
   if (n_tiles <= 0) {
     return;
   }
   Job job{.n_tiles = n_tiles, .fn = fn, .ctx = ctx};
-  const int limit = thread_count();
+  const int limit = std::min(thread_count(), most_workers);
   const int n_workers = n_tiles < limit ? static_cast<int>(n_tiles) : limit;
   if (n_workers == 1 || is_forked_child.load(std::memory_order_relaxed) ||
       team_is_busy.exchange(true, std::memory_order_acquire)) {

@@ -9,16 +9,19 @@
 
 namespace striate {
 
-// fn(ctx, tile, worker): tile in [0, n_tiles), each exactly once; worker in [0, thread_count()), for scratch memory.
+// fn(ctx, tile, worker): tile in [0, n_tiles), each exactly once; worker in [0, most_workers), for scratch memory.
 using TileFn = void (*)(void* ctx, std::ptrdiff_t tile, int worker);
+
+inline constexpr int kAllThreads = 1 << 20;
 
 // Runs all tiles and returns when they are done; the caller works too. Tiles are claimed from one counter.
 // Flush-to-zero is on inside and restored after. fn must not throw. A call made inside a tile, in a forked child or while
-// another thread's call is under way runs serially on the calling thread.
-void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx);
+// another thread's call is under way runs serially on the calling thread. A caller with scratch memory per worker reads
+// thread_count() once and passes it as `most_workers`.
+void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx, int most_workers = kAllThreads);
 
 template <class F>
-void parallel_for(std::ptrdiff_t n_tiles, F&& f) {
+void parallel_for(std::ptrdiff_t n_tiles, F&& f, int most_workers = kAllThreads) {
   using Fn = std::remove_reference_t<F>;
   parallel_for(
       n_tiles,
@@ -29,7 +32,7 @@ void parallel_for(std::ptrdiff_t n_tiles, F&& f) {
           (*static_cast<Fn*>(ctx))(tile);
         }
       },
-      const_cast<void*>(static_cast<const void*>(&f)));
+      const_cast<void*>(static_cast<const void*>(&f)), most_workers);
 }
 
 // Splits n items into equal parts of about `grain` items: a function of geometry only.

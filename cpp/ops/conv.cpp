@@ -1,1 +1,476 @@
-namespace striate {}
+// Convolution, its gradients and transposed convolution, for one to three spatial axes: geometry is turned into indirect GEMMs.
+#include <algorithm>
+#include <cstring>
+
+#include "machine/memory.hpp"
+#include "machine/threads.hpp"
+#include "ops/indirect.hpp"
+#include "striate/machine.hpp"
+#include "striate/ops.hpp"
+
+namespace striate {
+namespace {
+
+// At or below this many channels, the taps of a kernel line are read as one run of kernel_w · C values from a padded copy.
+constexpr std::ptrdiff_t kFoldChannels = 4;
+
+struct Geometry {
+  Window window;
+  std::ptrdiff_t n;
+  std::ptrdiff_t groups;
+  std::ptrdiff_t c;  // input channels of a group
+  std::ptrdiff_t o;  // output channels of a group
+};
+
+Position spatial(const Window& window, std::ptrdiff_t WindowAxis::*field) {
+  return {window.axis[0].*field, window.axis[1].*field, window.axis[2].*field};
+}
+
+// Strides of the spatial axes, absent ones first with stride 0.
+Position spatial_strides(const Array& x) {
+  Position strides{0, 0, 0};
+  for (int axis = 2; axis < x.rank(); ++axis) {
+    strides[static_cast<std::size_t>(axis + 3 - x.rank())] = x.stride(axis);
+  }
+  return strides;
+}
+
+Array channels_last(const Array& x) { return x.has_unit_channels() ? x : relayout(x, Layout::channels_last); }
+Array dense_weight(const Array& weight) {
+  return weight.is_dense(Layout::channels_last) ? weight : relayout(weight, Layout::channels_last);
+}
+
+std::span<const std::ptrdiff_t> spatial_sizes(const Extents& shape) {
+  return {shape.begin() + 2, static_cast<std::size_t>(shape.rank() - 2)};
+}
+
+Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& window, std::ptrdiff_t WindowAxis::*field, int rank) {
+  Extents shape{n, channels};
+  for (int axis = 2; axis < rank; ++axis) {
+    shape.push_back(window.axis[static_cast<std::size_t>(axis + 3 - rank)].*field);
+  }
+  return shape;
+}
+
+// Checks shared by all passes; `x_shape` is (N, C, *spatial).
+Geometry make_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
+  check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op, ": expected weight of 3 to 5 axes (O, C/groups, *kernel), got ",
+        to_string(weight_shape), "; see the op's documentation");
+  check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
+        to_string(x_shape), "; add the batch axis or choose the op for this many axes");
+  check(params.groups >= 1, op, ": expected groups of at least 1, got ", params.groups, "; pass groups=1");
+  check(weight_shape[0] % params.groups == 0, op, ": expected output channels divisible by groups=", params.groups,
+        ", got weight.shape ", to_string(weight_shape), "; change groups or the weight");
+  check(x_shape[1] % params.groups == 0 && x_shape[1] / params.groups == weight_shape[1], op,
+        ": expected weight with C/groups = ", x_shape[1], "/", params.groups, " input channels, got ", weight_shape[1],
+        " in weight.shape ", to_string(weight_shape), " with groups=", params.groups, "; x.shape is ", to_string(x_shape));
+  WindowParams window = params.window;
+  const auto kernel = spatial_sizes(weight_shape);
+  window.kernel_size.assign(kernel.begin(), kernel.end());
+  return {.window = make_window(op, spatial_sizes(x_shape), window), .n = x_shape[0], .groups = params.groups,
+          .c = weight_shape[1], .o = weight_shape[0] / params.groups};
+}
+
+void check_same_dtype(const char* op, const Array& x, const Array& weight) {
+  check<DTypeError>(x.dtype() == weight.dtype(), op, ": expected tensors of one dtype, got ", dtype_name(x.dtype()), " and ",
+                    dtype_name(weight.dtype()), "; convert one with .to()");
+}
+
+void check_bias(const char* op, const Array* bias, const Array& x, std::ptrdiff_t channels) {
+  if (bias == nullptr) {
+    return;
+  }
+  check_same_dtype(op, x, *bias);
+  check(bias->rank() == 1 && bias->shape(0) == channels, op, ": expected bias of shape (", channels, ",), got ",
+        to_string(bias->shape()), "; one value per output channel");
+}
+
+// All taps of a window as offsets from output index 0.
+std::vector<Position> all_taps(const Window& window) {
+  std::vector<Position> taps;
+  for (std::ptrdiff_t d = 0; d < window.axis[0].kernel; ++d) {
+    for (std::ptrdiff_t p = 0; p < window.axis[1].kernel; ++p) {
+      for (std::ptrdiff_t q = 0; q < window.axis[2].kernel; ++q) {
+        taps.push_back({window.axis[0].position(0, d), window.axis[1].position(0, p), window.axis[2].position(0, q)});
+      }
+    }
+  }
+  return taps;
+}
+
+// How the forward pass and the weight gradient read x: tap by tap, or, with few channels, line by line.
+template <class T>
+struct Reading {
+  Gather<T> gather;   // of group 0
+  std::ptrdiff_t k;   // values a tap reads
+  Array kept;         // owns what gather.x points into
+};
+
+// Copies x into lines padded with zeros, channels dense: (N, D, H, W, C) with the window's padding made real.
+template <class T>
+Array padded_copy(const Array& x, const Geometry& geometry, const Position& size) {
+  const Window& window = geometry.window;
+  const std::ptrdiff_t c = geometry.c;
+  Array copy = Array::empty(x.dtype(), {geometry.n, size[0], size[1], size[2], c});
+  const Position stride = spatial_strides(x);
+  const Position in = spatial(window, &WindowAxis::in);
+  const Position begin = spatial(window, &WindowAxis::pad_begin);
+  parallel_for(geometry.n * size[0], [&](std::ptrdiff_t task) {
+    const std::ptrdiff_t n = task / size[0];
+    const std::ptrdiff_t d = task % size[0] - begin[0];
+    T* out = copy.data<T>() + task * size[1] * size[2] * c;
+    for (std::ptrdiff_t i = 0; i < size[1]; ++i) {
+      const std::ptrdiff_t h = i - begin[1];
+      T* const line = out + i * size[2] * c;
+      std::memset(line, 0, static_cast<std::size_t>(size[2] * c) * sizeof(T));
+      if (d < 0 || d >= in[0] || h < 0 || h >= in[1]) {
+        continue;
+      }
+      const T* const source = x.data<T>() + n * x.stride(0) + d * stride[0] + h * stride[1];
+      const std::ptrdiff_t width = std::min(in[2], size[2] - begin[2]);
+      for (std::ptrdiff_t w = 0; w < width; ++w) {
+        for (std::ptrdiff_t channel = 0; channel < c; ++channel) {
+          line[(w + begin[2]) * c + channel] = source[w * stride[2] + channel];
+        }
+      }
+    }
+  });
+  return copy;
+}
+
+bool folds(const Geometry& geometry) {
+  const WindowAxis& width = geometry.window.axis[2];
+  return geometry.groups == 1 && geometry.c <= kFoldChannels && width.kernel > 1 && width.dilation == 1;
+}
+
+template <class T>
+Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) {
+  const Window& window = geometry.window;
+  Reading<T> reading{.gather = {.x = x.data<T>(), .stride_n = x.stride(0), .stride = spatial_strides(x),
+                                .in = spatial(window, &WindowAxis::in), .n = geometry.n,
+                                .grid = spatial(window, &WindowAxis::out), .step = spatial(window, &WindowAxis::stride),
+                                .taps = {}},
+                     .k = geometry.c, .kept = x};
+  const WindowAxis& width = window.axis[2];
+  if (!is_folded) {
+    reading.gather.taps = all_taps(window);
+    return reading;
+  }
+  Position size{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const WindowAxis& a = window.axis[axis];
+    size[axis] = std::max(a.in + a.pad_begin, a.position(a.out - 1, a.kernel - 1) + a.pad_begin + 1);
+  }
+  const bool is_dense = reading.gather.stride[2] == geometry.c || width.in == 1;
+  if (window.is_padded() || !is_dense) {
+    reading.kept = padded_copy<T>(x, geometry, size);
+    reading.gather.x = reading.kept.template data<T>();
+    reading.gather.stride_n = reading.kept.stride(0);
+    reading.gather.stride = {reading.kept.stride(1), reading.kept.stride(2), reading.kept.stride(3)};
+    reading.gather.in = size;
+  } else if (width.in == 1) {
+    reading.gather.stride[2] = geometry.c;
+  }
+  for (std::ptrdiff_t d = 0; d < window.axis[0].kernel; ++d) {
+    for (std::ptrdiff_t p = 0; p < window.axis[1].kernel; ++p) {
+      reading.gather.taps.push_back({d * window.axis[0].dilation, p * window.axis[1].dilation, 0});
+    }
+  }
+  reading.k = width.kernel * geometry.c;
+  return reading;
+}
+
+// A key for what is packed from a weight: which pass and parameters, for which kernels.
+template <class... Parts>
+std::uint64_t derived_key(const Parts&... parts) {
+  std::uint64_t hash = 1469598103934665603ULL;
+  ((hash = (hash ^ static_cast<std::uint64_t>(parts)) * 1099511628211ULL), ...);
+  return hash;
+}
+
+enum class Pass : int { forward = 1, grad_input = 2 };
+
+template <class T>
+using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
+
+// Returns what `make` builds, kept with the weight's storage until that changes.
+template <class T, class Make>
+std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
+  key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
+  if (auto found = weight.storage().derived(key)) {
+    return std::static_pointer_cast<const PackedList<T>>(found);
+  }
+  const std::uint64_t version = weight.storage().version();
+  auto made = std::make_shared<const PackedList<T>>(make());
+  weight.storage().set_derived(key, version, made);
+  return made;
+}
+
+template <class T>
+void run_forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const Geometry& geometry, bool is_folded) {
+  const Reading<T> reading = read_input<T>(x, geometry, is_folded);
+  const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
+  const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
+  const auto packed = cached<T>(weight, derived_key(Pass::forward, reading.k, n_taps, geometry.groups), [&] {
+    std::vector<std::ptrdiff_t> offsets;
+    for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+      offsets.push_back(t * reading.k);
+    }
+    PackedList<T> list;
+    for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+      list.push_back(pack<T>(weight.data<T>() + g * geometry.o * ld, offsets, reading.k, 1, geometry.o, ld));
+    }
+    return list;
+  });
+  if (is_folded && geometry.window.is_padded() && !(*packed)[0]->is_finite) {
+    // The zeros of the padded copy must not meet a weight that is not finite.
+    run_forward<T>(x, weight, y, tail, geometry, false);
+    return;
+  }
+  std::vector<Gemm<T>> products;
+  for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+    Gemm<T> product{.a = reading.gather, .b = (*packed)[static_cast<std::size_t>(g)],
+                    .y = {.y = y.data<T>() + g * geometry.o, .stride_n = y.stride(0), .stride = spatial_strides(y)}, .tail = tail};
+    product.a.x += g * geometry.c;
+    if (tail.bias != nullptr) {
+      product.tail.bias = static_cast<const T*>(tail.bias) + g * geometry.o;
+    }
+    products.push_back(std::move(product));
+  }
+  indirect_gemm(products);
+}
+
+// The data gradient, and the transposed convolution. Input positions fall into stride³ phases; all positions of one phase see the
+// same taps, so each phase is a plain convolution of grad_y (sub-pixel decomposition).
+template <class T>
+void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail, const Geometry& geometry) {
+  const Window& window = geometry.window;
+  struct Phase {
+    Position first;
+    std::vector<Position> taps;
+    std::vector<std::ptrdiff_t> offsets;
+  };
+  const Position weight_stride = spatial_strides(weight);
+  std::vector<Phase> phases;
+  const Position stride = spatial(window, &WindowAxis::stride);
+  std::uint64_t key = derived_key(Pass::grad_input, geometry.groups);
+  for (const WindowAxis& axis : window.axis) {
+    key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
+  }
+  for (std::ptrdiff_t phase = 0; phase < stride[0] * stride[1] * stride[2]; ++phase) {
+    Phase found{.first = {phase / (stride[1] * stride[2]), phase / stride[2] % stride[1], phase % stride[2]}, .taps = {}, .offsets = {}};
+    const auto steps = [&](std::size_t axis, std::ptrdiff_t tap, std::ptrdiff_t& position) {
+      const WindowAxis& a = window.axis[axis];
+      const std::ptrdiff_t distance = found.first[axis] + a.pad_begin - tap * a.dilation;
+      position = distance / a.stride;
+      return distance % a.stride == 0;
+    };
+    Position at{};
+    for (std::ptrdiff_t d = 0; d < window.axis[0].kernel; ++d) {
+      for (std::ptrdiff_t p = 0; p < window.axis[1].kernel; ++p) {
+        for (std::ptrdiff_t q = 0; q < window.axis[2].kernel; ++q) {
+          if (steps(0, d, at[0]) && steps(1, p, at[1]) && steps(2, q, at[2])) {
+            found.taps.push_back(at);
+            found.offsets.push_back(d * weight_stride[0] + p * weight_stride[1] + q * weight_stride[2]);
+          }
+        }
+      }
+    }
+    phases.push_back(std::move(found));
+  }
+  const std::ptrdiff_t ld = weight.stride(0);
+  const auto packed = cached<T>(weight, key, [&] {
+    PackedList<T> list;
+    for (const Phase& phase : phases) {
+      for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+        list.push_back(pack<T>(weight.data<T>() + g * geometry.o * ld, phase.offsets, geometry.o, ld, geometry.c, 1));
+      }
+    }
+    return list;
+  });
+  const Position strides = spatial_strides(grad_x);
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    const Phase& phase = phases[i];
+    Position grid{};
+    std::ptrdiff_t offset = 0;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      grid[axis] = std::max<std::ptrdiff_t>(0, (window.axis[axis].in - phase.first[axis] + stride[axis] - 1) / stride[axis]);
+      offset += phase.first[axis] * strides[axis];
+    }
+    std::vector<Gemm<T>> products;
+    for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+      GemmTail group_tail = tail;
+      if (tail.bias != nullptr) {
+        group_tail.bias = static_cast<const T*>(tail.bias) + g * geometry.c;
+      }
+      products.push_back({.a = {.x = grad_y.data<T>() + g * geometry.o, .stride_n = grad_y.stride(0),
+                                .stride = spatial_strides(grad_y), .in = spatial(window, &WindowAxis::out), .n = geometry.n,
+                                .grid = grid, .step = {1, 1, 1}, .taps = phase.taps},
+                          .b = (*packed)[i * static_cast<std::size_t>(geometry.groups) + static_cast<std::size_t>(g)],
+                          .y = {.y = grad_x.data<T>() + g * geometry.c + offset, .stride_n = grad_x.stride(0),
+                                .stride = {strides[0] * stride[0], strides[1] * stride[1], strides[2] * stride[2]}},
+                          .tail = group_tail});
+    }
+    indirect_gemm(products);
+  }
+}
+
+template <class T>
+void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry, bool is_folded) {
+  const Reading<T> reading = read_input<T>(x, geometry, is_folded);
+  const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
+  const std::ptrdiff_t k = reading.k;
+  const std::ptrdiff_t width = kernels().gemm<T>().width;
+  if (reading.gather.n_rows() == 0) {
+    std::memset(grad_weight.bytes(), 0, static_cast<std::size_t>(grad_weight.size()) * sizeof(T));
+    return;
+  }
+  // Lanes run over the values of a tap where they fill a vector, else over output channels, into a transposed copy.
+  const bool transposes = k < width && geometry.o > k;
+  const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);
+  std::vector<OuterProduct<T>> products;
+  for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+    OuterProduct<T> product{.a = reading.gather, .m = k, .b = grad_y.data<T>() + g * geometry.o, .b_stride_n = grad_y.stride(0),
+                            .b_stride = spatial_strides(grad_y), .n = geometry.o,
+                            .y = grad_weight.data<T>() + g * geometry.o * n_taps * k, .stride_t = k, .ld = n_taps * k, .swaps = true};
+    product.a.x += g * geometry.c;
+    if (transposes) {
+      product.y = transposed.data() + g * n_taps * k * geometry.o;
+      product.stride_t = k * geometry.o;
+      product.ld = geometry.o;
+      product.swaps = false;
+    }
+    products.push_back(std::move(product));
+  }
+  outer_product(products);
+  if (transposes) {
+    parallel_for(geometry.groups, [&](std::ptrdiff_t g) {
+      const T* const from = transposed.data() + g * n_taps * k * geometry.o;
+      T* const to = grad_weight.data<T>() + g * geometry.o * n_taps * k;
+      for (std::ptrdiff_t o = 0; o < geometry.o; ++o) {
+        for (std::ptrdiff_t i = 0; i < n_taps * k; ++i) {
+          to[o * n_taps * k + i] = from[i * geometry.o + o];
+        }
+      }
+    });
+  }
+  if (is_folded && geometry.window.is_padded() && !kernels().gemm<T>().all_finite(grad_weight.data<T>(), grad_weight.size())) {
+    // The zeros of the padded copy may have met a gradient that is not finite.
+    run_grad_weight<T>(grad_y, x, grad_weight, geometry, false);
+  }
+}
+
+// A product of nothing: y = tail(0), written by a GEMM without taps.
+GemmTail make_tail(const Fused& fused, const Array& bias) {
+  return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()), .clamps = fused.clamps, .lo = fused.lo,
+          .hi = fused.hi};
+}
+
+Array dense_bias(const Fused& fused) {
+  if (fused.bias == nullptr) {
+    return {};
+  }
+  return fused.bias->is_dense(Layout::row_major) ? *fused.bias : relayout(*fused.bias, Layout::row_major);
+}
+
+}  // namespace
+
+Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+  check_same_dtype(op, x, weight);
+  const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
+  check_bias(op, fused.bias, x, weight.shape(0));
+  const Array y = Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
+                               Layout::channels_last);
+  dispatch_float(op, x.dtype(), [&](auto zero) {
+    const Array bias = dense_bias(fused);
+    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry,
+                                folds(geometry));
+  });
+  return y;
+}
+
+Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape, const ConvParams& params) {
+  check_same_dtype(op, grad_y, weight);
+  const Geometry geometry = make_geometry(op, x_shape, weight.shape(), params);
+  const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ", to_string(grad_y.shape()),
+        "; it must match the output");
+  const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
+  dispatch_float(op, grad_y.dtype(), [&](auto zero) {
+    run_grad_input<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry);
+  });
+  return grad_x;
+}
+
+Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape, const ConvParams& params) {
+  check_same_dtype(op, grad_y, x);
+  const Geometry geometry = make_geometry(op, x.shape(), weight_shape, params);
+  const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ", to_string(grad_y.shape()),
+        "; it must match the output");
+  const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
+  dispatch_float(op, x.dtype(), [&](auto zero) {
+    run_grad_weight<decltype(zero)>(channels_last(grad_y), channels_last(x), grad_weight, geometry, folds(geometry));
+  });
+  return grad_weight;
+}
+
+namespace {
+
+// The convolution of which a transposed convolution is the data gradient: its input is the result, its output is x.
+Geometry make_transposed_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params,
+                                  std::span<const std::ptrdiff_t> output_padding) {
+  check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op,
+        ": expected weight of 3 to 5 axes (C, O/groups, *kernel), got ", to_string(weight_shape), "; see the op's documentation");
+  check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
+        to_string(x_shape), "; add the batch axis or choose the op for this many axes");
+  check(x_shape[1] == weight_shape[0], op, ": expected weight with C = ", x_shape[1], " input channels first, got ", weight_shape[0],
+        " in weight.shape ", to_string(weight_shape), "; the layout is (C, O/groups, *kernel)");
+  check(params.groups >= 1 && x_shape[1] % params.groups == 0, op, ": expected input channels divisible by groups, got ", x_shape[1],
+        " with groups=", params.groups, "; change groups");
+  WindowParams window = params.window;
+  const auto kernel = spatial_sizes(weight_shape);
+  window.kernel_size.assign(kernel.begin(), kernel.end());
+  return {.window = make_transposed_window(op, spatial_sizes(x_shape), window, output_padding), .n = x_shape[0],
+          .groups = params.groups, .c = weight_shape[1], .o = weight_shape[0] / params.groups};
+}
+
+}  // namespace
+
+Array conv_transpose(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
+                     std::span<const std::ptrdiff_t> output_padding) {
+  check_same_dtype(op, x, weight);
+  const Geometry geometry = make_transposed_geometry(op, x.shape(), weight.shape(), params, output_padding);
+  check_bias(op, fused.bias, x, geometry.c * geometry.groups);
+  const Array y = Array::empty(x.dtype(), output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank()),
+                               Layout::channels_last);
+  dispatch_float(op, x.dtype(), [&](auto zero) {
+    const Array bias = dense_bias(fused);
+    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry);
+  });
+  return y;
+}
+
+Array conv_transpose_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
+                                const ConvParams& params, std::span<const std::ptrdiff_t> output_padding) {
+  check_same_dtype(op, grad_y, weight);
+  const Geometry geometry = make_transposed_geometry(op, x_shape, weight.shape(), params, output_padding);
+  const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
+  dispatch_float(op, grad_y.dtype(), [&](auto zero) {
+    run_forward<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry, folds(geometry));
+  });
+  return grad_x;
+}
+
+Array conv_transpose_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
+                                 const ConvParams& params, std::span<const std::ptrdiff_t> output_padding) {
+  check_same_dtype(op, grad_y, x);
+  const Geometry geometry = make_transposed_geometry(op, x.shape(), weight_shape, params, output_padding);
+  const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
+  dispatch_float(op, x.dtype(), [&](auto zero) {
+    run_grad_weight<decltype(zero)>(channels_last(x), channels_last(grad_y), grad_weight, geometry, folds(geometry));
+  });
+  return grad_weight;
+}
+
+}  // namespace striate

@@ -32,6 +32,17 @@ struct Fused {
 [[nodiscard]] Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
                                      const ConvParams& params);
 
+// x (N, C, *spatial), weight (C, O / groups, *kernel) → y (N, O, *out): the data gradient of a convolution from O to C
+// channels.
+[[nodiscard]] Array conv_transpose(const char* op, const Array& x, const Array& weight, const Fused& fused,
+                                   const ConvParams& params, std::span<const std::ptrdiff_t> output_padding);
+[[nodiscard]] Array conv_transpose_grad_input(const char* op, const Array& grad_y, const Array& weight,
+                                              const Extents& x_shape, const ConvParams& params,
+                                              std::span<const std::ptrdiff_t> output_padding);
+[[nodiscard]] Array conv_transpose_grad_weight(const char* op, const Array& grad_y, const Array& x,
+                                               const Extents& weight_shape, const ConvParams& params,
+                                               std::span<const std::ptrdiff_t> output_padding);
+
 // ---- matrix products (ops/linear.cpp) ----
 
 // x (…, K), weight (N, K), bias (N,) → y (…, N).
@@ -141,5 +152,15 @@ struct NormGradients {
 // batch.
 void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean,
                        const Array& var, std::ptrdiff_t n, double momentum);
+
+// ---- the machine's own limits (ops/probe.cpp) ----
+
+enum class Stream : std::uint8_t { copy, copy_nt, triad, read };
+
+// Floating-point operations per second of independent multiply-adds on all threads, with the vectors of the active
+// instruction set. Runs for about `seconds`; the best of several stretches.
+[[nodiscard]] double measure_fma(DType dtype, double seconds);
+// Bytes per second that a stream over `bytes` per array moves on all threads, reads plus writes, best of `repeats`.
+[[nodiscard]] double measure_stream(Stream stream, std::ptrdiff_t bytes, int repeats);
 
 }  // namespace striate

@@ -2,10 +2,12 @@
 
 from striate.ops.activation import relu
 from striate.ops.batch_norm import batch_norm
+from striate.ops.conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from striate.ops.copy import clone, relayout, to
 from striate.ops.create import arange, empty, from_numpy, full, full_like, ones, ones_like, tensor, zeros, zeros_like
 from striate.ops.elementwise import add, div, mul, neg, sub
 from striate.ops.index import gather, index, narrow, scatter_add
+from striate.ops.linear import linear, matmul
 from striate.ops.max_pool import (
     adaptive_max_pool1d,
     adaptive_max_pool2d,
@@ -53,6 +55,12 @@ __all__ = [
     "chunk",
     "clone",
     "concat",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "div",
     "empty",
     "expand",
@@ -63,6 +71,8 @@ __all__ = [
     "full_like",
     "gather",
     "index",
+    "linear",
+    "matmul",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",

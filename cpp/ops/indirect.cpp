@@ -1,0 +1,537 @@
+#include "ops/indirect.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "machine/threads.hpp"
+#include "striate/machine.hpp"
+
+namespace striate {
+namespace {
+
+constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than it brings
+constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
+constexpr double kTasksAimed = 64;
+constexpr std::ptrdiff_t kRowBlock = 256;        // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
+constexpr std::ptrdiff_t kOuterTasksAimed = 32;
+constexpr std::ptrdiff_t kPartRows = 1024;       // least rows of a part of a split sum
+constexpr std::ptrdiff_t kPartialSums = 1 << 20; // most values of partial sums
+
+std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
+std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
+
+bool is_inside(const Position& p, const Position& in) {
+  bool inside = true;
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    inside = inside && static_cast<std::size_t>(p[axis]) < static_cast<std::size_t>(in[axis]);
+  }
+  return inside;
+}
+
+// Steps through the rows of a Gather in order: sample, depth, height, width.
+struct RowIndex {
+  std::ptrdiff_t n;
+  Position i;
+
+  RowIndex(std::ptrdiff_t row, const Position& grid) {
+    i[2] = row % grid[2];
+    row /= grid[2];
+    i[1] = row % grid[1];
+    row /= grid[1];
+    i[0] = row % grid[0];
+    n = row / grid[0];
+  }
+  void next(const Position& grid) {
+    if (++i[2] < grid[2]) {
+      return;
+    }
+    i[2] = 0;
+    if (++i[1] < grid[1]) {
+      return;
+    }
+    i[1] = 0;
+    if (++i[0] < grid[0]) {
+      return;
+    }
+    i[0] = 0;
+    ++n;
+  }
+};
+
+// The pointers of a Gather's taps, with what can be known once per call.
+template <class T>
+class Pointers {
+ public:
+  explicit Pointers(const Gather<T>& gather) : gather_(gather), is_padded_(gather.is_padded()) {
+    low_ = high_ = {0, 0, 0};
+    for (std::size_t t = 0; t < gather.taps.size(); ++t) {
+      std::ptrdiff_t offset = 0;
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        offset += gather.taps[t][axis] * gather.stride[axis];
+        low_[axis] = t == 0 ? gather.taps[t][axis] : std::min(low_[axis], gather.taps[t][axis]);
+        high_[axis] = t == 0 ? gather.taps[t][axis] : std::max(high_[axis], gather.taps[t][axis]);
+      }
+      offset_.push_back(offset);
+    }
+  }
+
+  [[nodiscard]] bool is_padded() const { return is_padded_; }
+
+  // a[t·rows + m] for `rows` rows from `index` on. A tap that is outside for all rows starts with null and is skipped.
+  void fill(RowIndex index, int rows, const T* zero, const T** a) const {
+    const T* base[kMaxTileRows];
+    Position position[kMaxTileRows];
+    bool all_inside = true;
+    for (int m = 0; m < rows; ++m) {
+      base[m] = gather_.x + index.n * gather_.stride_n;
+      for (std::size_t axis = 0; axis < 3; ++axis) {
+        position[m][axis] = index.i[axis] * gather_.step[axis];
+        base[m] += position[m][axis] * gather_.stride[axis];
+        all_inside = all_inside && position[m][axis] + low_[axis] >= 0 &&
+                     position[m][axis] + high_[axis] < gather_.in[axis];
+      }
+      index.next(gather_.grid);
+    }
+    const std::size_t n_taps = offset_.size();
+    if (!is_padded_ || all_inside) {
+      for (std::size_t t = 0; t < n_taps; ++t) {
+        for (int m = 0; m < rows; ++m) {
+          *a++ = base[m] + offset_[t];
+        }
+      }
+      return;
+    }
+    for (std::size_t t = 0; t < n_taps; ++t) {
+      bool any_inside = false;
+      const Position& tap = gather_.taps[t];
+      for (int m = 0; m < rows; ++m) {
+        const bool inside = is_inside(
+            {position[m][0] + tap[0], position[m][1] + tap[1], position[m][2] + tap[2]}, gather_.in);
+        a[m] = inside ? base[m] + offset_[t] : zero;
+        any_inside = any_inside || inside;
+      }
+      if (!any_inside) {
+        a[0] = nullptr;
+      }
+      a += rows;
+    }
+  }
+
+ private:
+  const Gather<T>& gather_;
+  bool is_padded_;
+  Position low_;
+  Position high_;
+  std::vector<std::ptrdiff_t> offset_;
+};
+
+// How the rows and columns of one product are cut into tasks: a function of geometry and cache sizes.
+struct Blocking {
+  std::ptrdiff_t rows;     // of a task
+  std::ptrdiff_t panels;   // of a task
+  std::ptrdiff_t n_row_blocks;
+  std::ptrdiff_t n_panel_blocks;
+};
+
+template <class T>
+Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff_t n_products, int tile_rows) {
+  const std::ptrdiff_t panel_bytes = b.n_taps * b.k * b.panel * static_cast<std::ptrdiff_t>(sizeof(T));
+  const std::ptrdiff_t fit = std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
+  const std::ptrdiff_t n_panel_blocks = ceil_div(b.n_panels, fit);
+  const std::ptrdiff_t panels = ceil_div(b.n_panels, n_panel_blocks);
+  const double row_flops = 2.0 * static_cast<double>(b.n_taps * b.k * panels * b.panel);
+  const double total = row_flops * static_cast<double>(n_rows * n_panel_blocks * n_products);
+  const double aimed = std::clamp(total / kTasksAimed, kLeastTaskFlops, kMostTaskFlops);
+  const double wanted = std::min(aimed / std::max(row_flops, 1.0), static_cast<double>(n_rows));
+  const std::ptrdiff_t rows =
+      std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows, round_up(n_rows, tile_rows));
+  return {.rows = rows, .panels = panels, .n_row_blocks = ceil_div(n_rows, rows), .n_panel_blocks = ceil_div(b.n_panels, panels)};
+}
+
+template <class T>
+struct Task {
+  const Gemm<T>& gemm;
+  const Pointers<T>& pointers;
+  const T* zero;
+  std::ptrdiff_t row_begin;
+  std::ptrdiff_t row_end;
+  std::ptrdiff_t panel_begin;
+  std::ptrdiff_t panel_end;
+  const T** pointers_scratch;  // n_taps · tile rows
+};
+
+template <class T>
+void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
+  const Gemm<T>& gemm = task.gemm;
+  const Packed<T>& b = *gemm.b;
+  // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
+  const bool one_by_one = !b.is_finite && task.pointers.is_padded();
+  const std::ptrdiff_t most_rows = one_by_one ? 1 : kernel.rows;
+  const T** const a = task.pointers_scratch;
+  const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
+  const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
+  Epilogue<T> epilogue{.bias = nullptr, .add = nullptr, .clamps = gemm.tail.clamps, .lo = static_cast<T>(gemm.tail.lo),
+                       .hi = static_cast<T>(gemm.tail.hi)};
+  for (std::ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
+    // Tiles of nearly equal height: a short last tile would waste the registers.
+    const std::ptrdiff_t begin = task.row_begin + tile * n_rows / n_tiles;
+    const int rows = static_cast<int>(task.row_begin + (tile + 1) * n_rows / n_tiles - begin);
+    RowIndex index(begin, gemm.a.grid);
+    task.pointers.fill(index, rows, task.zero, a);
+    T* base[kMaxTileRows];
+    T* y[kMaxTileRows];
+    for (int m = 0; m < rows; ++m) {
+      base[m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] + index.i[1] * gemm.y.stride[1] +
+                index.i[2] * gemm.y.stride[2];
+      index.next(gemm.a.grid);
+    }
+    for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
+      const std::ptrdiff_t column = p * b.panel;
+      for (int m = 0; m < rows; ++m) {
+        y[m] = base[m] + column;
+      }
+      if (gemm.tail.bias != nullptr) {
+        epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
+      }
+      const std::ptrdiff_t vectors = b.panel_columns(p) / b.width;
+      kernel.tile[rows - 1][vectors - 1](a, b.n_taps, b.k, b.panel_data(p), y, std::min(b.columns - column, b.panel), epilogue);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+bool Gather<T>::is_padded() const {
+  for (const Position& tap : taps) {
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      if (tap[axis] < 0 || (grid[axis] - 1) * step[axis] + tap[axis] >= in[axis]) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+template <class T>
+Packed<T>::Packed(std::ptrdiff_t n_taps_, std::ptrdiff_t k_, std::ptrdiff_t n_columns, std::ptrdiff_t panel_columns_,
+                  std::ptrdiff_t width_)
+    : n_taps(n_taps_), k(k_), columns(n_columns), panel(panel_columns_), n_panels(ceil_div(n_columns, panel_columns_)),
+      width(width_), data(std::max<std::ptrdiff_t>(1, round_up(n_columns, width_) * n_taps_ * k_)) {}
+
+template <class T>
+std::ptrdiff_t Packed<T>::panel_columns(std::ptrdiff_t p) const {
+  return std::min(panel, round_up(columns - p * panel, width));
+}
+
+template <class T>
+std::shared_ptr<const Packed<T>> pack(const T* w, const std::vector<std::ptrdiff_t>& tap_offset, std::ptrdiff_t k,
+                                      std::ptrdiff_t stride_k, std::ptrdiff_t columns, std::ptrdiff_t stride_n) {
+  const GemmKernels<T>& kernel = kernels().gemm<T>();
+  const auto n_taps = static_cast<std::ptrdiff_t>(tap_offset.size());
+  auto packed = std::make_shared<Packed<T>>(n_taps, k, columns, kernel.vectors * kernel.width, kernel.width);
+  // Tasks of about 16,000 values: a panel's taps in turn.
+  const std::ptrdiff_t taps_each = std::clamp<std::ptrdiff_t>(16384 / std::max<std::ptrdiff_t>(1, k * packed->panel), 1,
+                                                              std::max<std::ptrdiff_t>(1, n_taps));
+  const Partition taps(n_taps, taps_each);
+  std::vector<char> finite(static_cast<std::size_t>(packed->n_panels * taps.n_parts), 1);
+  parallel_for(packed->n_panels * taps.n_parts, [&](std::ptrdiff_t task) {
+    const std::ptrdiff_t p = task / taps.n_parts;
+    const std::ptrdiff_t wide = packed->panel_columns(p);
+    for (std::ptrdiff_t t = taps.begin(task % taps.n_parts); t < taps.end(task % taps.n_parts); ++t) {
+      T* const out = packed->panel_data(p) + t * k * wide;
+      kernel.pack(w + tap_offset[static_cast<std::size_t>(t)] + p * packed->panel * stride_n, stride_k, stride_n, k,
+                  std::min(columns - p * packed->panel, packed->panel), wide, out);
+      if (!kernel.all_finite(out, k * wide)) {
+        finite[static_cast<std::size_t>(task)] = 0;
+      }
+    }
+  });
+  packed->is_finite = std::find(finite.begin(), finite.end(), 0) == finite.end();
+  return packed;
+}
+
+template <class T>
+void indirect_gemm(const std::vector<Gemm<T>>& products) {
+  if (products.empty() || products[0].a.n_rows() == 0 || products[0].b->columns == 0) {
+    return;
+  }
+  const GemmKernels<T>& kernel = kernels().gemm<T>();
+  const Packed<T>& b = *products[0].b;
+  const auto n_products = static_cast<std::ptrdiff_t>(products.size());
+  const std::ptrdiff_t n_rows = products[0].a.n_rows();
+  const Blocking blocking = choose_blocking(n_rows, b, n_products, kernel.rows);
+  std::vector<Pointers<T>> pointers;
+  bool is_padded = false;
+  for (const Gemm<T>& product : products) {
+    pointers.emplace_back(product.a);
+    is_padded = is_padded || pointers.back().is_padded();
+  }
+  const Buffer<T> zero(is_padded ? b.k : 0);
+  if (is_padded) {
+    std::memset(zero.data(), 0, static_cast<std::size_t>(b.k) * sizeof(T));
+  }
+  const std::ptrdiff_t blocks = blocking.n_panel_blocks * blocking.n_row_blocks;
+  const int n_workers = thread_count();
+  const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
+  const Buffer<const T*> scratch(n_workers * n_pointers);
+  const auto run = [&](std::ptrdiff_t i, int worker) {
+    const auto product = static_cast<std::size_t>(i / blocks);
+    const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
+    const std::ptrdiff_t row_block = i % blocking.n_row_blocks;
+    run_task<T>({.gemm = products[product], .pointers = pointers[product], .zero = zero.data(),
+                 .row_begin = row_block * blocking.rows, .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
+                 .panel_begin = panel_block * blocking.panels,
+                 .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
+                 .pointers_scratch = scratch.data() + worker * n_pointers},
+                kernel);
+  };
+  parallel_for(n_products * blocks, run, n_workers);
+}
+
+namespace {
+
+// How a weight gradient is cut: blocks of taps, tile rows and lanes, and parts of the sum.
+struct OuterBlocking {
+  Partition taps;
+  Partition rows;   // of the register tile
+  Partition lanes;
+  std::ptrdiff_t n_parts;
+
+  [[nodiscard]] std::ptrdiff_t n_blocks() const { return taps.n_parts * rows.n_parts * lanes.n_parts; }
+};
+
+template <class T>
+OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products, const GemmKernels<T>& kernel) {
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const Partition rows(product.swaps ? product.n : product.m, 8 * kernel.rows);
+  const Partition lanes(product.swaps ? product.m : product.n, 4 * panel);
+  const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
+  // All taps of a block share one packing of b as long as their sums stay in L2.
+  const std::ptrdiff_t sum_bytes =
+      std::min(rows.part, rows.n_items) * std::min(lanes.part, lanes.n_items) * static_cast<std::ptrdiff_t>(sizeof(T));
+  const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, n_taps));
+  OuterBlocking blocking{.taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
+  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
+  const std::ptrdiff_t n_rows = product.a.n_rows();
+  const std::ptrdiff_t wanted = ceil_div(kOuterTasksAimed, n_products * blocking.n_blocks());
+  const std::ptrdiff_t affordable = kPartialSums / std::max<std::ptrdiff_t>(1, n_products * n_taps * product.m * product.n);
+  blocking.n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
+  return blocking;
+}
+
+// One task: blocks of taps, tile rows and lanes, and a range of the rows that are summed over.
+template <class T>
+struct OuterTask {
+  const OuterProduct<T>& product;
+  std::ptrdiff_t tap_begin, tap_end;
+  std::ptrdiff_t tile_begin, tile_end;  // rows of the register tile
+  std::ptrdiff_t lane_begin, lane_end;
+  std::ptrdiff_t row_begin, row_end;
+  T* y;
+  T* scratch;  // outer_scratch() values
+};
+
+// Values of scratch that the packed operands of one task need.
+template <class T>
+std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>& kernel) {
+  return kRowBlock * (blocking.rows.part + round_up(blocking.lanes.part, kernel.width));
+}
+
+// The packed operands of kRowBlock rows.
+template <class T>
+class OuterBlock {
+ public:
+  OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
+      : task_(task), kernel_(kernel), n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
+        panel_(kernel.vectors * kernel.width),
+        tiles_(task.scratch), lanes_(task.scratch + kRowBlock * (task.tile_end - task.tile_begin)) {}
+
+  // x[k] points to the operand's values; both return whether all are finite.
+  bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
+    bool is_finite = true;
+    for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
+      const std::ptrdiff_t begin = tile_begin(tile);
+      is_finite &= kernel_.pack_rows[tile_begin(tile + 1) - begin - 1](x, begin, n_k, tile_data(tile));
+    }
+    return is_finite;
+  }
+  bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
+    bool is_finite = true;
+    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_) {
+      const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
+      is_finite &= kernel_.pack_lanes(x, j, n_k, n_cols, round_up(n_cols, kernel_.width), lane_data(j));
+    }
+    return is_finite;
+  }
+  void multiply(std::ptrdiff_t n_k, T* y) const {
+    const std::ptrdiff_t ld = task_.product.ld;
+    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_) {
+      const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
+      for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
+        const std::ptrdiff_t i = tile_begin(tile);
+        kernel_.outer[tile_begin(tile + 1) - i - 1][ceil_div(n_cols, kernel_.width) - 1](tile_data(tile), lane_data(j), n_k,
+                                                                                       y + i * ld + j, ld, n_cols);
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] std::ptrdiff_t tile_begin(std::ptrdiff_t tile) const {
+    return task_.tile_begin + tile * (task_.tile_end - task_.tile_begin) / n_tiles_;
+  }
+  [[nodiscard]] T* tile_data(std::ptrdiff_t tile) const { return tiles_ + (tile_begin(tile) - task_.tile_begin) * kRowBlock; }
+  [[nodiscard]] T* lane_data(std::ptrdiff_t j) const { return lanes_ + (j - task_.lane_begin) * kRowBlock; }
+
+  const OuterTask<T>& task_;
+  const GemmKernels<T>& kernel_;
+  std::ptrdiff_t n_tiles_;
+  std::ptrdiff_t panel_;
+  T* tiles_;
+  T* lanes_;
+};
+
+// Pointers to a tap's values in `n_k` rows from `index` on, null where the tap is outside. Returns whether any is.
+template <class T>
+bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, std::ptrdiff_t n_k, const T** x) {
+  bool any_outside = false;
+  for (std::ptrdiff_t k = 0; k < n_k;) {
+    // Along a line of the grid, which rows are inside is one interval.
+    const std::ptrdiff_t run = std::min(gather.grid[2] - index.i[2], n_k - k);
+    const std::ptrdiff_t depth = index.i[0] * gather.step[0] + tap[0];
+    const std::ptrdiff_t height = index.i[1] * gather.step[1] + tap[1];
+    const bool line_inside = is_inside({depth, height, 0}, {gather.in[0], gather.in[1], 1});
+    const T* const line = gather.x + index.n * gather.stride_n + depth * gather.stride[0] + height * gather.stride[1];
+    std::ptrdiff_t width = index.i[2] * gather.step[2] + tap[2];
+    for (std::ptrdiff_t j = 0; j < run; ++j, width += gather.step[2]) {
+      const bool inside = line_inside && static_cast<std::size_t>(width) < static_cast<std::size_t>(gather.in[2]);
+      x[k + j] = inside ? line + width * gather.stride[2] : nullptr;
+      any_outside = any_outside || !inside;
+    }
+    k += run;
+    index.i[2] += run - 1;
+    index.next(gather.grid);
+  }
+  return any_outside;
+}
+
+template <class T>
+void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
+  const OuterProduct<T>& product = task.product;
+  for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
+    for (std::ptrdiff_t i = task.tile_begin; i < task.tile_end; ++i) {
+      std::memset(task.y + tap * product.stride_t + i * product.ld + task.lane_begin, 0,
+                  static_cast<std::size_t>(task.lane_end - task.lane_begin) * sizeof(T));
+    }
+  }
+  OuterBlock<T> block(task, kernel);
+  const auto pack_a = [&](const T* const* x, std::ptrdiff_t n_k) {
+    return product.swaps ? block.pack_lanes(x, n_k) : block.pack_tiles(x, n_k);
+  };
+  const auto pack_b = [&](const T* const* x, std::ptrdiff_t n_k) {
+    return product.swaps ? block.pack_tiles(x, n_k) : block.pack_lanes(x, n_k);
+  };
+  const T* a[kRowBlock];
+  const T* b[kRowBlock];
+  const T* a_inside[kRowBlock];
+  const T* b_inside[kRowBlock];
+  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += kRowBlock) {
+    const std::ptrdiff_t n_k = std::min(kRowBlock, task.row_end - row);
+    const RowIndex first(row, product.a.grid);
+    RowIndex index = first;
+    for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+      b[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
+             index.i[2] * product.b_stride[2];
+      index.next(product.a.grid);
+    }
+    const bool b_is_finite = pack_b(b, n_k);
+    for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
+      T* const y = task.y + tap * product.stride_t;
+      const bool any_outside = tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], first, n_k, a);
+      if (!any_outside || b_is_finite) {
+        pack_a(a, n_k);
+        block.multiply(n_k, y);
+        continue;
+      }
+      // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
+      std::ptrdiff_t n_inside = 0;
+      for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+        if (a[k] != nullptr) {
+          a_inside[n_inside] = a[k];
+          b_inside[n_inside++] = b[k];
+        }
+      }
+      pack_a(a_inside, n_inside);
+      pack_b(b_inside, n_inside);
+      block.multiply(n_inside, y);
+      pack_b(b, n_k);
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void outer_product(const std::vector<OuterProduct<T>>& products) {
+  if (products.empty() || products[0].m == 0 || products[0].n == 0) {
+    return;
+  }
+  const GemmKernels<T>& kernel = kernels().gemm<T>();
+  const OuterProduct<T>& first = products[0];
+  const std::ptrdiff_t n_rows = first.a.n_rows();
+  const auto n_products = static_cast<std::ptrdiff_t>(products.size());
+  const OuterBlocking blocking = choose_outer_blocking(first, n_products, kernel);
+  const std::ptrdiff_t n_parts = blocking.n_parts;
+  const auto n_taps = static_cast<std::ptrdiff_t>(first.a.taps.size());
+  const std::ptrdiff_t y_size = n_taps * first.m * first.n;
+  const Buffer<T> partial(n_products * (n_parts - 1) * y_size);
+  const auto sums = [&](std::ptrdiff_t which, std::ptrdiff_t part) {
+    return part == 0 ? products[static_cast<std::size_t>(which)].y : partial.data() + (which * (n_parts - 1) + part - 1) * y_size;
+  };
+  const int n_workers = thread_count();
+  const std::ptrdiff_t scratch_size = outer_scratch<T>(blocking, kernel);
+  const Buffer<T> scratch(n_workers * scratch_size);
+  const auto run = [&](std::ptrdiff_t task, int worker) {
+    const std::ptrdiff_t lane_block = task % blocking.lanes.n_parts;
+    task /= blocking.lanes.n_parts;
+    const std::ptrdiff_t row_block = task % blocking.rows.n_parts;
+    task /= blocking.rows.n_parts;
+    const std::ptrdiff_t tap_block = task % blocking.taps.n_parts;
+    task /= blocking.taps.n_parts;
+    const std::ptrdiff_t part = task % n_parts;
+    const std::ptrdiff_t which = task / n_parts;
+    run_outer<T>({.product = products[static_cast<std::size_t>(which)], .tap_begin = blocking.taps.begin(tap_block),
+                  .tap_end = blocking.taps.end(tap_block), .tile_begin = blocking.rows.begin(row_block),
+                  .tile_end = blocking.rows.end(row_block), .lane_begin = blocking.lanes.begin(lane_block),
+                  .lane_end = blocking.lanes.end(lane_block), .row_begin = part * n_rows / n_parts,
+                  .row_end = (part + 1) * n_rows / n_parts, .y = sums(which, part), .scratch = scratch.data() + worker * scratch_size},
+                 kernel);
+  };
+  parallel_for(n_products * n_parts * blocking.n_blocks(), run, n_workers);
+  if (n_parts == 1) {
+    return;
+  }
+  const Partition chunks(y_size, 8192);
+  parallel_for(n_products * chunks.n_parts, [&](std::ptrdiff_t task) {
+    const std::ptrdiff_t which = task / chunks.n_parts;
+    T* const y = sums(which, 0);
+    for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
+      const T* const other = sums(which, part);
+      for (std::ptrdiff_t i = chunks.begin(task % chunks.n_parts); i < chunks.end(task % chunks.n_parts); ++i) {
+        y[i] += other[i];
+      }
+    }
+  });
+}
+
+#define STRIATE_INSTANTIATE(T)                                                                                              \
+  template struct Gather<T>;                                                                                                \
+  template struct Packed<T>;                                                                                                \
+  template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, std::ptrdiff_t, \
+                                                 std::ptrdiff_t, std::ptrdiff_t);                                           \
+  template void indirect_gemm(const std::vector<Gemm<T>>&);                                                                 \
+  template void outer_product(const std::vector<OuterProduct<T>>&);
+STRIATE_INSTANTIATE(float)
+STRIATE_INSTANTIATE(double)
+
+}  // namespace striate

@@ -1,0 +1,113 @@
+// The indirect GEMM (Dukhan 2019, arXiv:1907.02129): rows of A are found through pointers, one per row and tap, so that a
+// convolution multiplies where its pixels lie; no image is unrolled and no activation is packed.
+//
+// Forward convolution, data gradient, transposed convolution, linear layers and matrix products are all one call of
+// indirect_gemm(); weight gradients are one call of outer_product().
+#pragma once
+
+#include <array>
+#include <memory>
+#include <vector>
+
+#include "kernels/table.hpp"
+#include "machine/memory.hpp"
+#include "striate/window.hpp"
+
+namespace striate {
+
+using Position = std::array<std::ptrdiff_t, 3>;  // depth, height, width
+
+// Rows of A: row (n, i) with i in a grid of three axes reads, for tap t, the k values at input position i·step + tap[t] of
+// sample n; a position outside [0, in) reads as k zeros that contribute nothing.
+template <class T>
+struct Gather {
+  const T* x;
+  std::ptrdiff_t stride_n;
+  Position stride;  // elements between input positions
+  Position in;
+  std::ptrdiff_t n;
+  Position grid;
+  Position step;
+  std::vector<Position> taps;
+
+  [[nodiscard]] std::ptrdiff_t n_rows() const { return n * grid[0] * grid[1] * grid[2]; }
+  // Whether some tap of some row lies outside the input.
+  [[nodiscard]] bool is_padded() const;
+};
+
+// Where row (n, i) of the result goes.
+template <class T>
+struct Scatter {
+  T* y;
+  std::ptrdiff_t stride_n;
+  Position stride;  // elements between grid positions
+};
+
+// B, packed into panels of one register tile's columns: [panel][tap][k][columns]; the last panel may be narrower.
+template <class T>
+struct Packed {
+  Packed(std::ptrdiff_t n_taps_, std::ptrdiff_t k_, std::ptrdiff_t n_columns, std::ptrdiff_t panel_columns, std::ptrdiff_t width);
+
+  std::ptrdiff_t n_taps;
+  std::ptrdiff_t k;
+  std::ptrdiff_t columns;  // of B
+  std::ptrdiff_t panel;    // columns of a full panel
+  std::ptrdiff_t n_panels;
+  std::ptrdiff_t width;    // lanes; panels are a multiple of it
+  bool is_finite = true;   // a zero times it is a zero
+  Buffer<T> data;
+
+  [[nodiscard]] std::ptrdiff_t panel_columns(std::ptrdiff_t p) const;  // padded to vectors
+  [[nodiscard]] T* panel_data(std::ptrdiff_t p) const { return data.data() + p * panel * n_taps * k; }
+};
+
+// b[t][k][n] = w[tap_offset[t] + k·stride_k + n·stride_n].
+template <class T>
+[[nodiscard]] std::shared_ptr<const Packed<T>> pack(const T* w, const std::vector<std::ptrdiff_t>& tap_offset,
+                                                    std::ptrdiff_t k, std::ptrdiff_t stride_k, std::ptrdiff_t columns,
+                                                    std::ptrdiff_t stride_n);
+
+// What follows the sum, for whole matrices.
+struct GemmTail {
+  const void* bias = nullptr;  // [columns] of the same type, or null
+  bool clamps = false;
+  double lo = 0;
+  double hi = 0;
+};
+
+// One product: y[row][columns] = tail(Σ_t Σ_k a[row][t][k] · b[t][k][columns]).
+template <class T>
+struct Gemm {
+  Gather<T> a;
+  std::shared_ptr<const Packed<T>> b;
+  Scatter<T> y;
+  GemmTail tail;
+};
+
+// Runs products of equal geometry (the groups of a convolution) in one parallel region. Each element is one chain of
+// multiply-adds over (tap, k) whatever the blocking, so nothing about threads or caches can change a bit.
+template <class T>
+void indirect_gemm(const std::vector<Gemm<T>>& products);
+
+// One weight gradient: y[t][m][n] (strides below, no gaps) = Σ over rows r of a[r][t][m] · b[r][n], where a row's tap outside the
+// input is left out of the sum.
+template <class T>
+struct OuterProduct {
+  Gather<T> a;         // taps give m values each
+  std::ptrdiff_t m;
+  const T* b;          // rows on the same grid: sample and grid strides below
+  std::ptrdiff_t b_stride_n;
+  Position b_stride;
+  std::ptrdiff_t n;
+  T* y;                // row-major inside a tap: y[t·stride_t + i·ld + j]
+  std::ptrdiff_t stride_t;
+  std::ptrdiff_t ld;
+  bool swaps = false;  // y[t·stride_t + j·ld + i] instead: lanes run over a's values, rows over b's
+};
+
+// The rows are summed in blocks of fixed length, block sums in order, and long sums in a fixed number of parts that are added in
+// order: a shallow tree set by geometry.
+template <class T>
+void outer_product(const std::vector<OuterProduct<T>>& products);
+
+}  // namespace striate

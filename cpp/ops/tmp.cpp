@@ -1,0 +1,2 @@
+#include "striate/ops.hpp"
+namespace striate { Array relayout(const Array&, Layout) { throw ShapeError("tmp: no relayout"); } }
