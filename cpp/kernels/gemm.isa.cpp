@@ -87,7 +87,9 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       if (epilogue.clamps) {
         value = at_most<T>(at_least<T>(value, broadcast(epilogue.lo)), broadcast(epilogue.hi));
       }
-      if (is_full) {
+      if (epilogue.streams) {
+        store_stream<T>(y[m] + first, value);
+      } else if (is_full) {
         store(y[m] + first, value);
       } else {
         store_partial(y[m] + first, value, left);

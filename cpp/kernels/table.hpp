@@ -20,6 +20,7 @@ struct Epilogue {
   const T* bias;        // [n_cols], or null
   const T* const* add;  // [m rows] pointers to n_cols values, or null
   bool clamps;
+  bool streams;  // store past the caches: every y[m] is aligned to 64 bytes and n_cols is a multiple of the width
   T lo;
   T hi;
 };

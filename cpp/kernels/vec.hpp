@@ -47,13 +47,14 @@ STRIATE_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
 }
 // A store past the caches, p aligned to the vector; store_fence() orders such stores before what follows.
-STRIATE_INLINE void store_stream(float* p, Vec<float> v) {
+template <class T>
+STRIATE_INLINE void store_stream(T* p, Vec<T> v) {
 #if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
-  _mm512_stream_ps(p, (__m512)v);
+  _mm512_stream_ps(reinterpret_cast<float*>(p), (__m512)v);
 #elif defined(__AVX2__) && !defined(STRIATE_VEC_BYTES)
-  _mm256_stream_ps(p, (__m256)v);
+  _mm256_stream_ps(reinterpret_cast<float*>(p), (__m256)v);
 #elif defined(__SSE2__) && !defined(STRIATE_VEC_BYTES)
-  _mm_stream_ps(p, (__m128)v);
+  _mm_stream_ps(reinterpret_cast<float*>(p), (__m128)v);
 #else
   store(p, v);
 #endif

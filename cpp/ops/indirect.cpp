@@ -12,6 +12,7 @@ namespace {
 constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than it brings
 constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
 constexpr double kTasksAimed = 64;
+constexpr std::ptrdiff_t kMostGroup = 8;
 constexpr std::ptrdiff_t kRowBlock = 256;        // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
 constexpr std::ptrdiff_t kPartRows = 1024;       // least rows of a part of a split sum
@@ -131,6 +132,7 @@ struct Blocking {
   std::ptrdiff_t panels;   // of a task
   std::ptrdiff_t n_row_blocks;
   std::ptrdiff_t n_panel_blocks;
+  std::ptrdiff_t group;  // tiles that take a panel in turn
 };
 
 template <class T>
@@ -145,7 +147,12 @@ Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff
   const double wanted = std::min(aimed / std::max(row_flops, 1.0), static_cast<double>(n_rows));
   const std::ptrdiff_t rows =
       std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows, round_up(n_rows, tile_rows));
-  return {.rows = rows, .panels = panels, .n_row_blocks = ceil_div(n_rows, rows), .n_panel_blocks = ceil_div(b.n_panels, panels)};
+  // A panel that fits into half of L1 is used by as many tiles as have their rows in the other half.
+  const std::ptrdiff_t half_l1 = cache_sizes().l1_bytes / 2;
+  const std::ptrdiff_t tile_bytes = tile_rows * b.n_taps * b.k * static_cast<std::ptrdiff_t>(sizeof(T));
+  const std::ptrdiff_t group = panel_bytes <= half_l1 ? std::clamp<std::ptrdiff_t>(half_l1 / std::max<std::ptrdiff_t>(1, tile_bytes), 1, kMostGroup) : 1;
+  return {.rows = rows, .panels = panels, .n_row_blocks = ceil_div(n_rows, rows), .n_panel_blocks = ceil_div(b.n_panels, panels),
+          .group = group};
 }
 
 template <class T>
@@ -157,8 +164,19 @@ struct Task {
   std::ptrdiff_t row_end;
   std::ptrdiff_t panel_begin;
   std::ptrdiff_t panel_end;
-  const T** pointers_scratch;  // n_taps · tile rows
+  std::ptrdiff_t group;        // tiles that take a panel in turn while it is in L1
+  const T** pointers_scratch;  // group · n_taps · tile rows
 };
+
+// Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines.
+template <class T>
+bool streams(const Gemm<T>& gemm) {
+  constexpr std::ptrdiff_t line = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
+  const Scatter<T>& y = gemm.y;
+  return gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > cache_sizes().l2_bytes &&
+         reinterpret_cast<std::uintptr_t>(y.y) % kAlignment == 0 && y.stride_n % line == 0 && y.stride[0] % line == 0 &&
+         y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
+}
 
 template <class T>
 void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
@@ -167,34 +185,41 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
   const bool one_by_one = !b.is_finite && task.pointers.is_padded();
   const std::ptrdiff_t most_rows = one_by_one ? 1 : kernel.rows;
-  const T** const a = task.pointers_scratch;
   const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
   const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
-  Epilogue<T> epilogue{.bias = nullptr, .add = nullptr, .clamps = gemm.tail.clamps, .lo = static_cast<T>(gemm.tail.lo),
-                       .hi = static_cast<T>(gemm.tail.hi)};
-  for (std::ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
-    // Tiles of nearly equal height: a short last tile would waste the registers.
-    const std::ptrdiff_t begin = task.row_begin + tile * n_rows / n_tiles;
-    const int rows = static_cast<int>(task.row_begin + (tile + 1) * n_rows / n_tiles - begin);
-    RowIndex index(begin, gemm.a.grid);
-    task.pointers.fill(index, rows, task.zero, a);
-    T* base[kMaxTileRows];
-    T* y[kMaxTileRows];
-    for (int m = 0; m < rows; ++m) {
-      base[m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] + index.i[1] * gemm.y.stride[1] +
-                index.i[2] * gemm.y.stride[2];
-      index.next(gemm.a.grid);
+  Epilogue<T> epilogue{.bias = nullptr, .add = nullptr, .clamps = gemm.tail.clamps, .streams = streams(gemm),
+                       .lo = static_cast<T>(gemm.tail.lo), .hi = static_cast<T>(gemm.tail.hi)};
+  // Tiles of nearly equal height: a short last tile would waste the registers.
+  const auto tile_begin = [&](std::ptrdiff_t tile) { return task.row_begin + tile * n_rows / n_tiles; };
+  for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
+    const std::ptrdiff_t last = std::min(n_tiles, first + task.group);
+    T* base[kMostGroup][kMaxTileRows];
+    for (std::ptrdiff_t tile = first; tile < last; ++tile) {
+      const auto rows = static_cast<int>(tile_begin(tile + 1) - tile_begin(tile));
+      RowIndex index(tile_begin(tile), gemm.a.grid);
+      task.pointers.fill(index, rows, task.zero, task.pointers_scratch + (tile - first) * b.n_taps * kernel.rows);
+      for (int m = 0; m < rows; ++m) {
+        base[tile - first][m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] +
+                                index.i[1] * gemm.y.stride[1] + index.i[2] * gemm.y.stride[2];
+        index.next(gemm.a.grid);
+      }
     }
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
       const std::ptrdiff_t column = p * b.panel;
-      for (int m = 0; m < rows; ++m) {
-        y[m] = base[m] + column;
-      }
+      const std::ptrdiff_t n_cols = std::min(b.columns - column, b.panel);
+      const std::ptrdiff_t vectors = b.panel_columns(p) / b.width;
       if (gemm.tail.bias != nullptr) {
         epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
       }
-      const std::ptrdiff_t vectors = b.panel_columns(p) / b.width;
-      kernel.tile[rows - 1][vectors - 1](a, b.n_taps, b.k, b.panel_data(p), y, std::min(b.columns - column, b.panel), epilogue);
+      for (std::ptrdiff_t tile = first; tile < last; ++tile) {
+        const auto rows = static_cast<int>(tile_begin(tile + 1) - tile_begin(tile));
+        T* y[kMaxTileRows];
+        for (int m = 0; m < rows; ++m) {
+          y[m] = base[tile - first][m] + column;
+        }
+        kernel.tile[rows - 1][vectors - 1](task.pointers_scratch + (tile - first) * b.n_taps * kernel.rows, b.n_taps, b.k,
+                                           b.panel_data(p), y, n_cols, epilogue);
+      }
     }
   }
 }
@@ -273,7 +298,7 @@ void indirect_gemm(const std::vector<Gemm<T>>& products) {
   }
   const std::ptrdiff_t blocks = blocking.n_panel_blocks * blocking.n_row_blocks;
   const int n_workers = thread_count();
-  const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
+  const std::ptrdiff_t n_pointers = blocking.group * b.n_taps * kernel.rows;
   const Buffer<const T*> scratch(n_workers * n_pointers);
   const auto run = [&](std::ptrdiff_t i, int worker) {
     const auto product = static_cast<std::size_t>(i / blocks);
@@ -283,7 +308,7 @@ void indirect_gemm(const std::vector<Gemm<T>>& products) {
                  .row_begin = row_block * blocking.rows, .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
                  .panel_begin = panel_block * blocking.panels,
                  .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
-                 .pointers_scratch = scratch.data() + worker * n_pointers},
+                 .group = blocking.group, .pointers_scratch = scratch.data() + worker * n_pointers},
                 kernel);
   };
   parallel_for(n_products * blocks, run, n_workers);

@@ -1,2 +1,0 @@
-#include "striate/ops.hpp"
-namespace striate { Array relayout(const Array&, Layout) { throw ShapeError("tmp: no relayout"); } }
