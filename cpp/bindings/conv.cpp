@@ -9,9 +9,13 @@ namespace striate {
 namespace {
 
 // What Python passes for a window: sizes per spatial axis, padding as begin and end or by name.
-ConvParams conv_params(const Sizes& stride, const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups,
-                       Padding padding) {
-  return {.window = {.kernel_size = {}, .stride = stride, .dilation = dilation, .pad_begin = pad_begin, .pad_end = pad_end,
+ConvParams conv_params(const Sizes& stride, const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation,
+                       std::ptrdiff_t groups, Padding padding) {
+  return {.window = {.kernel_size = {},
+                     .stride = stride,
+                     .dilation = dilation,
+                     .pad_begin = pad_begin,
+                     .pad_end = pad_end,
                      .padding = padding},
           .groups = groups};
 }
@@ -21,7 +25,10 @@ Fused fused(const std::optional<Array>& bias) { return {.bias = bias ? &*bias : 
 }  // namespace
 
 void bind_conv(py::module_& m) {
-  py::enum_<Padding>(m, "Padding").value("explicit", Padding::explicit_).value("same", Padding::same).value("valid", Padding::valid);
+  py::enum_<Padding>(m, "Padding")
+      .value("explicit", Padding::explicit_)
+      .value("same", Padding::same)
+      .value("valid", Padding::valid);
   m.def(
       "conv",
       [](const std::string& op, const Array& x, const Array& weight, const std::optional<Array>& bias, const Sizes& stride,
@@ -48,7 +55,8 @@ void bind_conv(py::module_& m) {
   m.def(
       "conv_transpose",
       [](const std::string& op, const Array& x, const Array& weight, const std::optional<Array>& bias, const Sizes& stride,
-         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups, const Sizes& output_padding) {
+         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups,
+         const Sizes& output_padding) {
         return conv_transpose(op.c_str(), x, weight, fused(bias),
                               conv_params(stride, pad_begin, pad_end, dilation, groups, Padding::explicit_), output_padding);
       },
@@ -56,22 +64,27 @@ void bind_conv(py::module_& m) {
   m.def(
       "conv_transpose_grad_input",
       [](const std::string& op, const Array& grad_y, const Array& weight, const Sizes& x_shape, const Sizes& stride,
-         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups, const Sizes& output_padding) {
+         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups,
+         const Sizes& output_padding) {
         return conv_transpose_grad_input(op.c_str(), grad_y, weight, extents(x_shape),
-                                         conv_params(stride, pad_begin, pad_end, dilation, groups, Padding::explicit_), output_padding);
+                                         conv_params(stride, pad_begin, pad_end, dilation, groups, Padding::explicit_),
+                                         output_padding);
       },
       NoGil());
   m.def(
       "conv_transpose_grad_weight",
       [](const std::string& op, const Array& grad_y, const Array& x, const Sizes& weight_shape, const Sizes& stride,
-         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups, const Sizes& output_padding) {
+         const Sizes& pad_begin, const Sizes& pad_end, const Sizes& dilation, std::ptrdiff_t groups,
+         const Sizes& output_padding) {
         return conv_transpose_grad_weight(op.c_str(), grad_y, x, extents(weight_shape),
-                                          conv_params(stride, pad_begin, pad_end, dilation, groups, Padding::explicit_), output_padding);
+                                          conv_params(stride, pad_begin, pad_end, dilation, groups, Padding::explicit_),
+                                          output_padding);
       },
       NoGil());
   m.def(
       "linear",
-      [](const Array& x, const Array& weight, const std::optional<Array>& bias) { return linear(x, weight, fused(bias)); }, NoGil());
+      [](const Array& x, const Array& weight, const std::optional<Array>& bias) { return linear(x, weight, fused(bias)); },
+      NoGil());
   m.def("matmul", &matmul, NoGil());
 }
 

@@ -61,7 +61,8 @@ void bind_machine(py::module_& m) {
                               : name == "triad"   ? Stream::triad
                                                   : Stream::read;
         check<std::invalid_argument>(stream != Stream::read || name == "read",
-                                     "measure_stream: expected copy, copy_nt, triad or read, got '", name, "'; use one of these");
+                                     "measure_stream: expected copy, copy_nt, triad or read, got '", name,
+                                     "'; use one of these");
         return measure_stream(stream, n_bytes, repeats);
       },
       py::arg("name"), py::arg("n_bytes"), py::arg("repeats"), NoGil());

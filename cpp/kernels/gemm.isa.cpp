@@ -172,7 +172,8 @@ bool pack_rows(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, T* 
 
 // Contract: GemmKernels::pack_lanes in table.hpp.
 template <class T>
-bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns, T* out) {
+bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns,
+                T* out) {
   constexpr std::ptrdiff_t W = kWidth<T>;
   Vec<T> sum{};
   const std::ptrdiff_t whole = n_cols / W * W;

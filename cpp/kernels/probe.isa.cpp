@@ -1,15 +1,17 @@
-// What this core can do at best, measured with the vectors that the kernels use: multiply-adds out of registers, and streams.
+// What this core can do at best, measured with the vectors that the kernels use: multiply-adds out of registers, and
+// streams.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
 namespace striate::STRIATE_TARGET {
 namespace {
 
-// 14 independent chains hide the latency of two multiply-add units (4 to 5 cycles each) and leave registers for the operands.
+// 14 independent chains hide the latency of two multiply-add units (4 to 5 cycles each) and leave registers for the
+// operands.
 inline constexpr int kChains = 14;
 
-// Runs n · kChains vector multiply-adds and returns their floating-point operations. `sink` holds kChains values, which the compiler
-// can't know to be equal: else it would compute one chain for all.
+// Runs n · kChains vector multiply-adds and returns their floating-point operations. `sink` holds kChains values, which the
+// compiler can't know to be equal: else it would compute one chain for all.
 template <class T>
 double fma_chains(std::ptrdiff_t n, T* sink) {
   Vec<T> acc[kChains];

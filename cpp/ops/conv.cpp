@@ -1,4 +1,5 @@
-// Convolution, its gradients and transposed convolution, for one to three spatial axes: geometry is turned into indirect GEMMs.
+// Convolution, its gradients and transposed convolution, for one to three spatial axes: geometry is turned into indirect
+// GEMMs.
 #include <algorithm>
 #include <cstring>
 
@@ -44,7 +45,8 @@ std::span<const std::ptrdiff_t> spatial_sizes(const Extents& shape) {
   return {shape.begin() + 2, static_cast<std::size_t>(shape.rank() - 2)};
 }
 
-Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& window, std::ptrdiff_t WindowAxis::*field, int rank) {
+Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& window, std::ptrdiff_t WindowAxis::*field,
+                     int rank) {
   Extents shape{n, channels};
   for (int axis = 2; axis < rank; ++axis) {
     shape.push_back(window.axis[static_cast<std::size_t>(axis + 3 - rank)].*field);
@@ -54,8 +56,9 @@ Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& wi
 
 // Checks shared by all passes; `x_shape` is (N, C, *spatial).
 Geometry make_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
-  check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op, ": expected weight of 3 to 5 axes (O, C/groups, *kernel), got ",
-        to_string(weight_shape), "; see the op's documentation");
+  check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op,
+        ": expected weight of 3 to 5 axes (O, C/groups, *kernel), got ", to_string(weight_shape),
+        "; see the op's documentation");
   check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
         to_string(x_shape), "; add the batch axis or choose the op for this many axes");
   check(params.groups >= 1, op, ": expected groups of at least 1, got ", params.groups, "; pass groups=1");
@@ -67,8 +70,11 @@ Geometry make_geometry(const char* op, const Extents& x_shape, const Extents& we
   WindowParams window = params.window;
   const auto kernel = spatial_sizes(weight_shape);
   window.kernel_size.assign(kernel.begin(), kernel.end());
-  return {.window = make_window(op, spatial_sizes(x_shape), window), .n = x_shape[0], .groups = params.groups,
-          .c = weight_shape[1], .o = weight_shape[0] / params.groups};
+  return {.window = make_window(op, spatial_sizes(x_shape), window),
+          .n = x_shape[0],
+          .groups = params.groups,
+          .c = weight_shape[1],
+          .o = weight_shape[0] / params.groups};
 }
 
 void check_same_dtype(const char* op, const Array& x, const Array& weight) {
@@ -101,9 +107,9 @@ std::vector<Position> all_taps(const Window& window) {
 // How the forward pass and the weight gradient read x: tap by tap, or, with few channels, line by line.
 template <class T>
 struct Reading {
-  Gather<T> gather;   // of group 0
-  std::ptrdiff_t k;   // values a tap reads
-  Array kept;         // owns what gather.x points into
+  Gather<T> gather;  // of group 0
+  std::ptrdiff_t k;  // values a tap reads
+  Array kept;        // owns what gather.x points into
 };
 
 // Copies x into lines padded with zeros, channels dense: (N, D, H, W, C) with the window's padding made real.
@@ -146,11 +152,16 @@ bool folds(const Geometry& geometry) {
 template <class T>
 Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) {
   const Window& window = geometry.window;
-  Reading<T> reading{.gather = {.x = x.data<T>(), .stride_n = x.stride(0), .stride = spatial_strides(x),
-                                .in = spatial(window, &WindowAxis::in), .n = geometry.n,
-                                .grid = spatial(window, &WindowAxis::out), .step = spatial(window, &WindowAxis::stride),
+  Reading<T> reading{.gather = {.x = x.data<T>(),
+                                .stride_n = x.stride(0),
+                                .stride = spatial_strides(x),
+                                .in = spatial(window, &WindowAxis::in),
+                                .n = geometry.n,
+                                .grid = spatial(window, &WindowAxis::out),
+                                .step = spatial(window, &WindowAxis::stride),
                                 .taps = {}},
-                     .k = geometry.c, .kept = x};
+                     .k = geometry.c,
+                     .kept = x};
   const WindowAxis& width = window.axis[2];
   if (!is_folded) {
     reading.gather.taps = all_taps(window);
@@ -207,7 +218,8 @@ std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t k
 }
 
 template <class T>
-void run_forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const Geometry& geometry, bool is_folded) {
+void run_forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const Geometry& geometry,
+                 bool is_folded) {
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
@@ -229,8 +241,10 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   }
   std::vector<Gemm<T>> products;
   for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-    Gemm<T> product{.a = reading.gather, .b = (*packed)[static_cast<std::size_t>(g)],
-                    .y = {.y = y.data<T>() + g * geometry.o, .stride_n = y.stride(0), .stride = spatial_strides(y)}, .tail = tail};
+    Gemm<T> product{.a = reading.gather,
+                    .b = (*packed)[static_cast<std::size_t>(g)],
+                    .y = {.y = y.data<T>() + g * geometry.o, .stride_n = y.stride(0), .stride = spatial_strides(y)},
+                    .tail = tail};
     product.a.x += g * geometry.c;
     if (tail.bias != nullptr) {
       product.tail.bias = static_cast<const T*>(tail.bias) + g * geometry.o;
@@ -240,10 +254,11 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   indirect_gemm(products);
 }
 
-// The data gradient, and the transposed convolution. Input positions fall into stride³ phases; all positions of one phase see the
-// same taps, so each phase is a plain convolution of grad_y (sub-pixel decomposition).
+// The data gradient, and the transposed convolution. Input positions fall into stride³ phases; all positions of one phase
+// see the same taps, so each phase is a plain convolution of grad_y (sub-pixel decomposition).
 template <class T>
-void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail, const Geometry& geometry) {
+void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
+                    const Geometry& geometry) {
   const Window& window = geometry.window;
   struct Phase {
     Position first;
@@ -258,7 +273,9 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
   for (std::ptrdiff_t phase = 0; phase < stride[0] * stride[1] * stride[2]; ++phase) {
-    Phase found{.first = {phase / (stride[1] * stride[2]), phase / stride[2] % stride[1], phase % stride[2]}, .taps = {}, .offsets = {}};
+    Phase found{.first = {phase / (stride[1] * stride[2]), phase / stride[2] % stride[1], phase % stride[2]},
+                .taps = {},
+                .offsets = {}};
     const auto steps = [&](std::size_t axis, std::ptrdiff_t tap, std::ptrdiff_t& position) {
       const WindowAxis& a = window.axis[axis];
       const std::ptrdiff_t distance = found.first[axis] + a.pad_begin - tap * a.dilation;
@@ -303,11 +320,17 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
       if (tail.bias != nullptr) {
         group_tail.bias = static_cast<const T*>(tail.bias) + g * geometry.c;
       }
-      products.push_back({.a = {.x = grad_y.data<T>() + g * geometry.o, .stride_n = grad_y.stride(0),
-                                .stride = spatial_strides(grad_y), .in = spatial(window, &WindowAxis::out), .n = geometry.n,
-                                .grid = grid, .step = {1, 1, 1}, .taps = phase.taps},
+      products.push_back({.a = {.x = grad_y.data<T>() + g * geometry.o,
+                                .stride_n = grad_y.stride(0),
+                                .stride = spatial_strides(grad_y),
+                                .in = spatial(window, &WindowAxis::out),
+                                .n = geometry.n,
+                                .grid = grid,
+                                .step = {1, 1, 1},
+                                .taps = phase.taps},
                           .b = (*packed)[i * static_cast<std::size_t>(geometry.groups) + static_cast<std::size_t>(g)],
-                          .y = {.y = grad_x.data<T>() + g * geometry.c + offset, .stride_n = grad_x.stride(0),
+                          .y = {.y = grad_x.data<T>() + g * geometry.c + offset,
+                                .stride_n = grad_x.stride(0),
                                 .stride = {strides[0] * stride[0], strides[1] * stride[1], strides[2] * stride[2]}},
                           .tail = group_tail});
     }
@@ -316,7 +339,8 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
 }
 
 template <class T>
-void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry, bool is_folded) {
+void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry,
+                     bool is_folded) {
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t k = reading.k;
@@ -330,9 +354,16 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);
   std::vector<OuterProduct<T>> products;
   for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-    OuterProduct<T> product{.a = reading.gather, .m = k, .b = grad_y.data<T>() + g * geometry.o, .b_stride_n = grad_y.stride(0),
-                            .b_stride = spatial_strides(grad_y), .n = geometry.o,
-                            .y = grad_weight.data<T>() + g * geometry.o * n_taps * k, .stride_t = k, .ld = n_taps * k, .swaps = true};
+    OuterProduct<T> product{.a = reading.gather,
+                            .m = k,
+                            .b = grad_y.data<T>() + g * geometry.o,
+                            .b_stride_n = grad_y.stride(0),
+                            .b_stride = spatial_strides(grad_y),
+                            .n = geometry.o,
+                            .y = grad_weight.data<T>() + g * geometry.o * n_taps * k,
+                            .stride_t = k,
+                            .ld = n_taps * k,
+                            .swaps = true};
     product.a.x += g * geometry.c;
     if (transposes) {
       product.y = transposed.data() + g * n_taps * k * geometry.o;
@@ -354,7 +385,8 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
       }
     });
   }
-  if (is_folded && geometry.window.is_padded() && !kernels().gemm<T>().all_finite(grad_weight.data<T>(), grad_weight.size())) {
+  if (is_folded && geometry.window.is_padded() &&
+      !kernels().gemm<T>().all_finite(grad_weight.data<T>(), grad_weight.size())) {
     // The zeros of the padded copy may have met a gradient that is not finite.
     run_grad_weight<T>(grad_y, x, grad_weight, geometry, false);
   }
@@ -362,7 +394,9 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
 
 // A product of nothing: y = tail(0), written by a GEMM without taps.
 GemmTail make_tail(const Fused& fused, const Array& bias) {
-  return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()), .clamps = fused.clamps, .lo = fused.lo,
+  return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
+          .clamps = fused.clamps,
+          .lo = fused.lo,
           .hi = fused.hi};
 }
 
@@ -379,8 +413,9 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
-  const Array y = Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
-                               Layout::channels_last);
+  const Array y =
+      Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
+                   Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry,
@@ -389,12 +424,13 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   return y;
 }
 
-Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape, const ConvParams& params) {
+Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
+                      const ConvParams& params) {
   check_same_dtype(op, grad_y, weight);
   const Geometry geometry = make_geometry(op, x_shape, weight.shape(), params);
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
-  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ", to_string(grad_y.shape()),
-        "; it must match the output");
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
+        to_string(grad_y.shape()), "; it must match the output");
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
   dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     run_grad_input<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry);
@@ -402,12 +438,13 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   return grad_x;
 }
 
-Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape, const ConvParams& params) {
+Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
+                       const ConvParams& params) {
   check_same_dtype(op, grad_y, x);
   const Geometry geometry = make_geometry(op, x.shape(), weight_shape, params);
   const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
-  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ", to_string(grad_y.shape()),
-        "; it must match the output");
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
+        to_string(grad_y.shape()), "; it must match the output");
   const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     run_grad_weight<decltype(zero)>(channels_last(grad_y), channels_last(x), grad_weight, geometry, folds(geometry));
@@ -418,21 +455,25 @@ Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, cons
 namespace {
 
 // The convolution of which a transposed convolution is the data gradient: its input is the result, its output is x.
-Geometry make_transposed_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params,
-                                  std::span<const std::ptrdiff_t> output_padding) {
+Geometry make_transposed_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape,
+                                  const ConvParams& params, std::span<const std::ptrdiff_t> output_padding) {
   check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op,
-        ": expected weight of 3 to 5 axes (C, O/groups, *kernel), got ", to_string(weight_shape), "; see the op's documentation");
+        ": expected weight of 3 to 5 axes (C, O/groups, *kernel), got ", to_string(weight_shape),
+        "; see the op's documentation");
   check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
         to_string(x_shape), "; add the batch axis or choose the op for this many axes");
-  check(x_shape[1] == weight_shape[0], op, ": expected weight with C = ", x_shape[1], " input channels first, got ", weight_shape[0],
-        " in weight.shape ", to_string(weight_shape), "; the layout is (C, O/groups, *kernel)");
-  check(params.groups >= 1 && x_shape[1] % params.groups == 0, op, ": expected input channels divisible by groups, got ", x_shape[1],
-        " with groups=", params.groups, "; change groups");
+  check(x_shape[1] == weight_shape[0], op, ": expected weight with C = ", x_shape[1], " input channels first, got ",
+        weight_shape[0], " in weight.shape ", to_string(weight_shape), "; the layout is (C, O/groups, *kernel)");
+  check(params.groups >= 1 && x_shape[1] % params.groups == 0, op, ": expected input channels divisible by groups, got ",
+        x_shape[1], " with groups=", params.groups, "; change groups");
   WindowParams window = params.window;
   const auto kernel = spatial_sizes(weight_shape);
   window.kernel_size.assign(kernel.begin(), kernel.end());
-  return {.window = make_transposed_window(op, spatial_sizes(x_shape), window, output_padding), .n = x_shape[0],
-          .groups = params.groups, .c = weight_shape[1], .o = weight_shape[0] / params.groups};
+  return {.window = make_transposed_window(op, spatial_sizes(x_shape), window, output_padding),
+          .n = x_shape[0],
+          .groups = params.groups,
+          .c = weight_shape[1],
+          .o = weight_shape[0] / params.groups};
 }
 
 }  // namespace
@@ -442,8 +483,9 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_transposed_geometry(op, x.shape(), weight.shape(), params, output_padding);
   check_bias(op, fused.bias, x, geometry.c * geometry.groups);
-  const Array y = Array::empty(x.dtype(), output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank()),
-                               Layout::channels_last);
+  const Array y = Array::empty(
+      x.dtype(), output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank()),
+      Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry);

@@ -13,10 +13,10 @@ constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than
 constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
 constexpr double kTasksAimed = 64;
 constexpr std::ptrdiff_t kMostGroup = 8;
-constexpr std::ptrdiff_t kRowBlock = 256;        // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
+constexpr std::ptrdiff_t kRowBlock = 256;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
-constexpr std::ptrdiff_t kPartRows = 1024;       // least rows of a part of a split sum
-constexpr std::ptrdiff_t kPartialSums = 1 << 20; // most values of partial sums
+constexpr std::ptrdiff_t kPartRows = 1024;        // least rows of a part of a split sum
+constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
 
 std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
 std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
@@ -88,8 +88,7 @@ class Pointers {
       for (std::size_t axis = 0; axis < 3; ++axis) {
         position[m][axis] = index.i[axis] * gather_.step[axis];
         base[m] += position[m][axis] * gather_.stride[axis];
-        all_inside = all_inside && position[m][axis] + low_[axis] >= 0 &&
-                     position[m][axis] + high_[axis] < gather_.in[axis];
+        all_inside = all_inside && position[m][axis] + low_[axis] >= 0 && position[m][axis] + high_[axis] < gather_.in[axis];
       }
       index.next(gather_.grid);
     }
@@ -106,8 +105,8 @@ class Pointers {
       bool any_inside = false;
       const Position& tap = gather_.taps[t];
       for (int m = 0; m < rows; ++m) {
-        const bool inside = is_inside(
-            {position[m][0] + tap[0], position[m][1] + tap[1], position[m][2] + tap[2]}, gather_.in);
+        const bool inside =
+            is_inside({position[m][0] + tap[0], position[m][1] + tap[1], position[m][2] + tap[2]}, gather_.in);
         a[m] = inside ? base[m] + offset_[t] : zero;
         any_inside = any_inside || inside;
       }
@@ -128,8 +127,8 @@ class Pointers {
 
 // How the rows and columns of one product are cut into tasks: a function of geometry and cache sizes.
 struct Blocking {
-  std::ptrdiff_t rows;     // of a task
-  std::ptrdiff_t panels;   // of a task
+  std::ptrdiff_t rows;    // of a task
+  std::ptrdiff_t panels;  // of a task
   std::ptrdiff_t n_row_blocks;
   std::ptrdiff_t n_panel_blocks;
   std::ptrdiff_t group;  // tiles that take a panel in turn
@@ -138,20 +137,26 @@ struct Blocking {
 template <class T>
 Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff_t n_products, int tile_rows) {
   const std::ptrdiff_t panel_bytes = b.n_taps * b.k * b.panel * static_cast<std::ptrdiff_t>(sizeof(T));
-  const std::ptrdiff_t fit = std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
+  const std::ptrdiff_t fit =
+      std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
   const std::ptrdiff_t n_panel_blocks = ceil_div(b.n_panels, fit);
   const std::ptrdiff_t panels = ceil_div(b.n_panels, n_panel_blocks);
   const double row_flops = 2.0 * static_cast<double>(b.n_taps * b.k * panels * b.panel);
   const double total = row_flops * static_cast<double>(n_rows * n_panel_blocks * n_products);
   const double aimed = std::clamp(total / kTasksAimed, kLeastTaskFlops, kMostTaskFlops);
   const double wanted = std::min(aimed / std::max(row_flops, 1.0), static_cast<double>(n_rows));
-  const std::ptrdiff_t rows =
-      std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows, round_up(n_rows, tile_rows));
+  const std::ptrdiff_t rows = std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows,
+                                                         round_up(n_rows, tile_rows));
   // A panel that fits into half of L1 is used by as many tiles as have their rows in the other half.
   const std::ptrdiff_t half_l1 = cache_sizes().l1_bytes / 2;
   const std::ptrdiff_t tile_bytes = tile_rows * b.n_taps * b.k * static_cast<std::ptrdiff_t>(sizeof(T));
-  const std::ptrdiff_t group = panel_bytes <= half_l1 ? std::clamp<std::ptrdiff_t>(half_l1 / std::max<std::ptrdiff_t>(1, tile_bytes), 1, kMostGroup) : 1;
-  return {.rows = rows, .panels = panels, .n_row_blocks = ceil_div(n_rows, rows), .n_panel_blocks = ceil_div(b.n_panels, panels),
+  const std::ptrdiff_t group =
+      panel_bytes <= half_l1 ? std::clamp<std::ptrdiff_t>(half_l1 / std::max<std::ptrdiff_t>(1, tile_bytes), 1, kMostGroup)
+                             : 1;
+  return {.rows = rows,
+          .panels = panels,
+          .n_row_blocks = ceil_div(n_rows, rows),
+          .n_panel_blocks = ceil_div(b.n_panels, panels),
           .group = group};
 }
 
@@ -187,8 +192,12 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t most_rows = one_by_one ? 1 : kernel.rows;
   const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
   const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
-  Epilogue<T> epilogue{.bias = nullptr, .add = nullptr, .clamps = gemm.tail.clamps, .streams = streams(gemm),
-                       .lo = static_cast<T>(gemm.tail.lo), .hi = static_cast<T>(gemm.tail.hi)};
+  Epilogue<T> epilogue{.bias = nullptr,
+                       .add = nullptr,
+                       .clamps = gemm.tail.clamps,
+                       .streams = streams(gemm),
+                       .lo = static_cast<T>(gemm.tail.lo),
+                       .hi = static_cast<T>(gemm.tail.hi)};
   // Tiles of nearly equal height: a short last tile would waste the registers.
   const auto tile_begin = [&](std::ptrdiff_t tile) { return task.row_begin + tile * n_rows / n_tiles; };
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
@@ -241,8 +250,13 @@ bool Gather<T>::is_padded() const {
 template <class T>
 Packed<T>::Packed(std::ptrdiff_t n_taps_, std::ptrdiff_t k_, std::ptrdiff_t n_columns, std::ptrdiff_t panel_columns_,
                   std::ptrdiff_t width_)
-    : n_taps(n_taps_), k(k_), columns(n_columns), panel(panel_columns_), n_panels(ceil_div(n_columns, panel_columns_)),
-      width(width_), data(std::max<std::ptrdiff_t>(1, round_up(n_columns, width_) * n_taps_ * k_)) {}
+    : n_taps(n_taps_),
+      k(k_),
+      columns(n_columns),
+      panel(panel_columns_),
+      n_panels(ceil_div(n_columns, panel_columns_)),
+      width(width_),
+      data(std::max<std::ptrdiff_t>(1, round_up(n_columns, width_) * n_taps_ * k_)) {}
 
 template <class T>
 std::ptrdiff_t Packed<T>::panel_columns(std::ptrdiff_t p) const {
@@ -304,11 +318,15 @@ void indirect_gemm(const std::vector<Gemm<T>>& products) {
     const auto product = static_cast<std::size_t>(i / blocks);
     const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
     const std::ptrdiff_t row_block = i % blocking.n_row_blocks;
-    run_task<T>({.gemm = products[product], .pointers = pointers[product], .zero = zero.data(),
-                 .row_begin = row_block * blocking.rows, .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
+    run_task<T>({.gemm = products[product],
+                 .pointers = pointers[product],
+                 .zero = zero.data(),
+                 .row_begin = row_block * blocking.rows,
+                 .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
                  .panel_begin = panel_block * blocking.panels,
                  .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
-                 .group = blocking.group, .pointers_scratch = scratch.data() + worker * n_pointers},
+                 .group = blocking.group,
+                 .pointers_scratch = scratch.data() + worker * n_pointers},
                 kernel);
   };
   parallel_for(n_products * blocks, run, n_workers);
@@ -319,7 +337,7 @@ namespace {
 // How a weight gradient is cut: blocks of taps, tile rows and lanes, and parts of the sum.
 struct OuterBlocking {
   Partition taps;
-  Partition rows;   // of the register tile
+  Partition rows;  // of the register tile
   Partition lanes;
   std::ptrdiff_t n_parts;
 
@@ -327,7 +345,8 @@ struct OuterBlocking {
 };
 
 template <class T>
-OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products, const GemmKernels<T>& kernel) {
+OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
+                                    const GemmKernels<T>& kernel) {
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const Partition rows(product.swaps ? product.n : product.m, 8 * kernel.rows);
   const Partition lanes(product.swaps ? product.m : product.n, 4 * panel);
@@ -368,9 +387,12 @@ template <class T>
 class OuterBlock {
  public:
   OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
-      : task_(task), kernel_(kernel), n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
+      : task_(task),
+        kernel_(kernel),
+        n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
         panel_(kernel.vectors * kernel.width),
-        tiles_(task.scratch), lanes_(task.scratch + kRowBlock * (task.tile_end - task.tile_begin)) {}
+        tiles_(task.scratch),
+        lanes_(task.scratch + kRowBlock * (task.tile_end - task.tile_begin)) {}
 
   // x[k] points to the operand's values; both return whether all are finite.
   bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
@@ -396,7 +418,7 @@ class OuterBlock {
       for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
         const std::ptrdiff_t i = tile_begin(tile);
         kernel_.outer[tile_begin(tile + 1) - i - 1][ceil_div(n_cols, kernel_.width) - 1](tile_data(tile), lane_data(j), n_k,
-                                                                                       y + i * ld + j, ld, n_cols);
+                                                                                         y + i * ld + j, ld, n_cols);
       }
     }
   }
@@ -405,7 +427,9 @@ class OuterBlock {
   [[nodiscard]] std::ptrdiff_t tile_begin(std::ptrdiff_t tile) const {
     return task_.tile_begin + tile * (task_.tile_end - task_.tile_begin) / n_tiles_;
   }
-  [[nodiscard]] T* tile_data(std::ptrdiff_t tile) const { return tiles_ + (tile_begin(tile) - task_.tile_begin) * kRowBlock; }
+  [[nodiscard]] T* tile_data(std::ptrdiff_t tile) const {
+    return tiles_ + (tile_begin(tile) - task_.tile_begin) * kRowBlock;
+  }
   [[nodiscard]] T* lane_data(std::ptrdiff_t j) const { return lanes_ + (j - task_.lane_begin) * kRowBlock; }
 
   const OuterTask<T>& task_;
@@ -511,7 +535,8 @@ void outer_product(const std::vector<OuterProduct<T>>& products) {
   const std::ptrdiff_t y_size = n_taps * first.m * first.n;
   const Buffer<T> partial(n_products * (n_parts - 1) * y_size);
   const auto sums = [&](std::ptrdiff_t which, std::ptrdiff_t part) {
-    return part == 0 ? products[static_cast<std::size_t>(which)].y : partial.data() + (which * (n_parts - 1) + part - 1) * y_size;
+    return part == 0 ? products[static_cast<std::size_t>(which)].y
+                     : partial.data() + (which * (n_parts - 1) + part - 1) * y_size;
   };
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = outer_scratch<T>(blocking, kernel);
@@ -525,11 +550,17 @@ void outer_product(const std::vector<OuterProduct<T>>& products) {
     task /= blocking.taps.n_parts;
     const std::ptrdiff_t part = task % n_parts;
     const std::ptrdiff_t which = task / n_parts;
-    run_outer<T>({.product = products[static_cast<std::size_t>(which)], .tap_begin = blocking.taps.begin(tap_block),
-                  .tap_end = blocking.taps.end(tap_block), .tile_begin = blocking.rows.begin(row_block),
-                  .tile_end = blocking.rows.end(row_block), .lane_begin = blocking.lanes.begin(lane_block),
-                  .lane_end = blocking.lanes.end(lane_block), .row_begin = part * n_rows / n_parts,
-                  .row_end = (part + 1) * n_rows / n_parts, .y = sums(which, part), .scratch = scratch.data() + worker * scratch_size},
+    run_outer<T>({.product = products[static_cast<std::size_t>(which)],
+                  .tap_begin = blocking.taps.begin(tap_block),
+                  .tap_end = blocking.taps.end(tap_block),
+                  .tile_begin = blocking.rows.begin(row_block),
+                  .tile_end = blocking.rows.end(row_block),
+                  .lane_begin = blocking.lanes.begin(lane_block),
+                  .lane_end = blocking.lanes.end(lane_block),
+                  .row_begin = part * n_rows / n_parts,
+                  .row_end = (part + 1) * n_rows / n_parts,
+                  .y = sums(which, part),
+                  .scratch = scratch.data() + worker * scratch_size},
                  kernel);
   };
   parallel_for(n_products * n_parts * blocking.n_blocks(), run, n_workers);
@@ -549,12 +580,12 @@ void outer_product(const std::vector<OuterProduct<T>>& products) {
   });
 }
 
-#define STRIATE_INSTANTIATE(T)                                                                                              \
-  template struct Gather<T>;                                                                                                \
-  template struct Packed<T>;                                                                                                \
-  template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, std::ptrdiff_t, \
-                                                 std::ptrdiff_t, std::ptrdiff_t);                                           \
-  template void indirect_gemm(const std::vector<Gemm<T>>&);                                                                 \
+#define STRIATE_INSTANTIATE(T)                                                                                 \
+  template struct Gather<T>;                                                                                   \
+  template struct Packed<T>;                                                                                   \
+  template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, \
+                                                 std::ptrdiff_t, std::ptrdiff_t, std::ptrdiff_t);              \
+  template void indirect_gemm(const std::vector<Gemm<T>>&);                                                    \
   template void outer_product(const std::vector<OuterProduct<T>>&);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)

@@ -46,15 +46,16 @@ struct Scatter {
 // B, packed into panels of one register tile's columns: [panel][tap][k][columns]; the last panel may be narrower.
 template <class T>
 struct Packed {
-  Packed(std::ptrdiff_t n_taps_, std::ptrdiff_t k_, std::ptrdiff_t n_columns, std::ptrdiff_t panel_columns, std::ptrdiff_t width);
+  Packed(std::ptrdiff_t n_taps_, std::ptrdiff_t k_, std::ptrdiff_t n_columns, std::ptrdiff_t panel_columns,
+         std::ptrdiff_t width);
 
   std::ptrdiff_t n_taps;
   std::ptrdiff_t k;
   std::ptrdiff_t columns;  // of B
   std::ptrdiff_t panel;    // columns of a full panel
   std::ptrdiff_t n_panels;
-  std::ptrdiff_t width;    // lanes; panels are a multiple of it
-  bool is_finite = true;   // a zero times it is a zero
+  std::ptrdiff_t width;   // lanes; panels are a multiple of it
+  bool is_finite = true;  // a zero times it is a zero
   Buffer<T> data;
 
   [[nodiscard]] std::ptrdiff_t panel_columns(std::ptrdiff_t p) const;  // padded to vectors
@@ -89,24 +90,24 @@ struct Gemm {
 template <class T>
 void indirect_gemm(const std::vector<Gemm<T>>& products);
 
-// One weight gradient: y[t][m][n] (strides below, no gaps) = Σ over rows r of a[r][t][m] · b[r][n], where a row's tap outside the
-// input is left out of the sum.
+// One weight gradient: y[t][m][n] (strides below, no gaps) = Σ over rows r of a[r][t][m] · b[r][n], where a row's tap
+// outside the input is left out of the sum.
 template <class T>
 struct OuterProduct {
-  Gather<T> a;         // taps give m values each
+  Gather<T> a;  // taps give m values each
   std::ptrdiff_t m;
-  const T* b;          // rows on the same grid: sample and grid strides below
+  const T* b;  // rows on the same grid: sample and grid strides below
   std::ptrdiff_t b_stride_n;
   Position b_stride;
   std::ptrdiff_t n;
-  T* y;                // row-major inside a tap: y[t·stride_t + i·ld + j]
+  T* y;  // row-major inside a tap: y[t·stride_t + i·ld + j]
   std::ptrdiff_t stride_t;
   std::ptrdiff_t ld;
   bool swaps = false;  // y[t·stride_t + j·ld + i] instead: lanes run over a's values, rows over b's
 };
 
-// The rows are summed in blocks of fixed length, block sums in order, and long sums in a fixed number of parts that are added in
-// order: a shallow tree set by geometry.
+// The rows are summed in blocks of fixed length, block sums in order, and long sums in a fixed number of parts that are
+// added in order: a shallow tree set by geometry.
 template <class T>
 void outer_product(const std::vector<OuterProduct<T>>& products);
 

@@ -19,13 +19,20 @@ struct Matrix {
 
 template <class T>
 Gather<T> rows_of(const Matrix<T>& a) {
-  return {.x = a.data, .stride_n = 0, .stride = {0, 0, a.row_stride}, .in = {1, 1, a.rows}, .n = 1, .grid = {1, 1, a.rows},
-          .step = {1, 1, 1}, .taps = {{0, 0, 0}}};
+  return {.x = a.data,
+          .stride_n = 0,
+          .stride = {0, 0, a.row_stride},
+          .in = {1, 1, a.rows},
+          .n = 1,
+          .grid = {1, 1, a.rows},
+          .step = {1, 1, 1},
+          .taps = {{0, 0, 0}}};
 }
 
 // y (M, N) row-major = a (M, K) · b (K, N).
 template <class T>
-void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, const std::vector<T*>& y, const GemmTail& tail) {
+void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, const std::vector<T*>& y,
+              const GemmTail& tail) {
   const bool rows_are_dense = a[0].column_stride == 1 || a[0].columns == 1;
   const bool lanes_are_dense = b[0].column_stride == 1 || b[0].columns == 1;
   const bool has_tail = tail.bias != nullptr || tail.clamps;
@@ -33,10 +40,20 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
     // aᵀ lies row by row in memory: a sum of outer products reads both as they are.
     std::vector<OuterProduct<T>> products;
     for (std::size_t i = 0; i < a.size(); ++i) {
-      Gather<T> gather = rows_of<T>({.data = a[i].data, .rows = a[i].columns, .columns = a[i].rows,
-                                     .row_stride = a[i].column_stride, .column_stride = 1});
-      products.push_back({.a = std::move(gather), .m = a[i].rows, .b = b[i].data, .b_stride_n = 0, .b_stride = {0, 0, b[i].row_stride},
-                          .n = b[i].columns, .y = y[i], .stride_t = 0, .ld = b[i].columns});
+      Gather<T> gather = rows_of<T>({.data = a[i].data,
+                                     .rows = a[i].columns,
+                                     .columns = a[i].rows,
+                                     .row_stride = a[i].column_stride,
+                                     .column_stride = 1});
+      products.push_back({.a = std::move(gather),
+                          .m = a[i].rows,
+                          .b = b[i].data,
+                          .b_stride_n = 0,
+                          .b_stride = {0, 0, b[i].row_stride},
+                          .n = b[i].columns,
+                          .y = y[i],
+                          .stride_t = 0,
+                          .ld = b[i].columns});
     }
     outer_product(products);
     return;
@@ -45,9 +62,11 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
   for (std::size_t i = 0; i < a.size(); ++i) {
     const bool is_shared = i > 0 && b[i].data == b[0].data;
     products.push_back({.a = rows_of(a[i]),
-                        .b = is_shared ? products[0].b
-                                       : pack<T>(b[i].data, {0}, b[i].rows, b[i].row_stride, b[i].columns, b[i].column_stride),
-                        .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}}, .tail = tail});
+                        .b = is_shared
+                                 ? products[0].b
+                                 : pack<T>(b[i].data, {0}, b[i].rows, b[i].row_stride, b[i].columns, b[i].column_stride),
+                        .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}},
+                        .tail = tail});
   }
   indirect_gemm(products);
 }
@@ -55,7 +74,10 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
 template <class T>
 Matrix<T> matrix_at(const Array& x, std::ptrdiff_t offset) {
   const int rank = x.rank();
-  return {.data = x.data<T>() + offset, .rows = x.shape(rank - 2), .columns = x.shape(rank - 1), .row_stride = x.stride(rank - 2),
+  return {.data = x.data<T>() + offset,
+          .rows = x.shape(rank - 2),
+          .columns = x.shape(rank - 1),
+          .row_stride = x.stride(rank - 2),
           .column_stride = x.stride(rank - 1)};
 }
 
@@ -67,17 +89,18 @@ bool is_matrix_friendly(const Array& x) {
 }  // namespace
 
 Array linear(const Array& x, const Array& weight, const Fused& fused) {
-  check<DTypeError>(x.dtype() == weight.dtype(), "linear: expected tensors of one dtype, got ", dtype_name(x.dtype()), " and ",
-                    dtype_name(weight.dtype()), "; convert one with .to()");
+  check<DTypeError>(x.dtype() == weight.dtype(), "linear: expected tensors of one dtype, got ", dtype_name(x.dtype()),
+                    " and ", dtype_name(weight.dtype()), "; convert one with .to()");
   check(weight.rank() == 2, "linear: expected weight of shape (out_features, in_features), got ", to_string(weight.shape()),
         "; it has two axes");
   check(x.rank() >= 1 && x.shape(x.rank() - 1) == weight.shape(1), "linear: expected x with in_features = ", weight.shape(1),
-        " as its last axis, got ", to_string(x.shape()), " with weight.shape ", to_string(weight.shape()), "; flatten or transpose x");
+        " as its last axis, got ", to_string(x.shape()), " with weight.shape ", to_string(weight.shape()),
+        "; flatten or transpose x");
   if (fused.bias != nullptr) {
     check<DTypeError>(fused.bias->dtype() == x.dtype(), "linear: expected bias of dtype ", dtype_name(x.dtype()), ", got ",
                       dtype_name(fused.bias->dtype()), "; convert it with .to()");
-    check(fused.bias->rank() == 1 && fused.bias->shape(0) == weight.shape(0), "linear: expected bias of shape (", weight.shape(0),
-          ",), got ", to_string(fused.bias->shape()), "; one value per output feature");
+    check(fused.bias->rank() == 1 && fused.bias->shape(0) == weight.shape(0), "linear: expected bias of shape (",
+          weight.shape(0), ",), got ", to_string(fused.bias->shape()), "; one value per output feature");
   }
   Extents y_shape = x.shape();
   y_shape[x.rank() - 1] = weight.shape(0);
@@ -93,13 +116,18 @@ Array linear(const Array& x, const Array& weight, const Fused& fused) {
   }
   dispatch_float("linear", x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const Array bias = fused.bias == nullptr                            ? Array()
+    const Array bias = fused.bias == nullptr                     ? Array()
                        : fused.bias->is_dense(Layout::row_major) ? *fused.bias
-                                                                        : relayout(*fused.bias, Layout::row_major);
-    const Matrix<T> b{.data = weight.data<T>(), .rows = k, .columns = weight.shape(0), .row_stride = weight.stride(1),
+                                                                 : relayout(*fused.bias, Layout::row_major);
+    const Matrix<T> b{.data = weight.data<T>(),
+                      .rows = k,
+                      .columns = weight.shape(0),
+                      .row_stride = weight.stride(1),
                       .column_stride = weight.stride(0)};
     multiply<T>({matrix_at<T>(rows, 0)}, {b}, {y.data<T>()},
-                {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()), .clamps = fused.clamps, .lo = fused.lo,
+                {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
+                 .clamps = fused.clamps,
+                 .lo = fused.lo,
                  .hi = fused.hi});
   });
   return y;
@@ -108,8 +136,8 @@ Array linear(const Array& x, const Array& weight, const Fused& fused) {
 Array matmul(const Array& a, const Array& b) {
   check<DTypeError>(a.dtype() == b.dtype(), "matmul: expected tensors of one dtype, got ", dtype_name(a.dtype()), " and ",
                     dtype_name(b.dtype()), "; convert one with .to()");
-  check(a.rank() >= 1 && b.rank() >= 1, "matmul: expected operands with at least one axis, got ", to_string(a.shape()), " and ",
-        to_string(b.shape()), "; use mul for single numbers");
+  check(a.rank() >= 1 && b.rank() >= 1, "matmul: expected operands with at least one axis, got ", to_string(a.shape()),
+        " and ", to_string(b.shape()), "; use mul for single numbers");
   // A vector is a row on the left and a column on the right; the axis it gains is dropped from the result.
   Array left = a;
   Array right = b;
@@ -185,7 +213,8 @@ Array matmul(const Array& a, const Array& b) {
     if (!left_is_rows && !right_is_rows) {
       const Array dense = relayout(left, Layout::row_major);
       for (std::ptrdiff_t i = 0; i < batch.product(); ++i) {
-        as[static_cast<std::size_t>(i)] = {.data = dense.data<T>() + i * m * k, .rows = m, .columns = k, .row_stride = k, .column_stride = 1};
+        as[static_cast<std::size_t>(i)] = {
+            .data = dense.data<T>() + i * m * k, .rows = m, .columns = k, .row_stride = k, .column_stride = 1};
       }
     }
     multiply<T>(as, bs, ys, {});

@@ -29,9 +29,7 @@ def _per_axis(op: str, name: str, value: Sizes, n_axes: int) -> tuple[int, ...]:
     return sizes
 
 
-def window_attributes(
-    op: str, n_axes: int, stride: Sizes, padding: PaddingSizes, dilation: Sizes
-) -> dict[str, Any]:
+def window_attributes(op: str, n_axes: int, stride: Sizes, padding: PaddingSizes, dilation: Sizes) -> dict[str, Any]:
     """Normalise what a caller says about a window to one entry per spatial axis."""
     mode = _core.Padding.explicit
     begin: tuple[int, ...] = (0,) * n_axes
@@ -43,7 +41,9 @@ def window_attributes(
     elif not isinstance(padding, int) and len(padding) > 0 and not isinstance(padding[0], int):
         pairs = [tuple(pair) for pair in padding]  # type: ignore[arg-type]
         if len(pairs) != n_axes or any(len(pair) != 2 for pair in pairs):
-            raise _core.ShapeError(f"{op}: expected {n_axes} padding pairs (begin, end), got {padding}; give one per spatial axis")
+            raise _core.ShapeError(
+                f"{op}: expected {n_axes} padding pairs (begin, end), got {padding}; give one per spatial axis"
+            )
         begin, end = tuple(int(p[0]) for p in pairs), tuple(int(p[1]) for p in pairs)
     else:
         begin = end = _per_axis(op, "padding", padding, n_axes)  # type: ignore[arg-type]
@@ -70,7 +70,9 @@ def _sum_bias(node: Node, grad_y: Tensor) -> Tensor | None:
 
 def _rows(name: str, kernel: str) -> tuple[Op, Op, Op]:
     """Make the three rows of one convolution. It is linear in x and in the weight, so each gradient is made of the other rows."""
-    run, run_grad_input, run_grad_weight = (getattr(_core, kernel + tail) for tail in ("", "_grad_input", "_grad_weight"))
+    run, run_grad_input, run_grad_weight = (
+        getattr(_core, kernel + tail) for tail in ("", "_grad_input", "_grad_weight")
+    )
     grad_input_name, grad_weight_name = name + "_grad_input", name + "_grad_weight"
 
     def forward(x: Any, weight: Any, bias: Any, **a: Any) -> Any:
@@ -90,9 +92,7 @@ def _rows(name: str, kernel: str) -> tuple[Op, Op, Op]:
     def grad_input_vjp(node: Node, g: Tensor) -> Vjp:
         a = {key: value for key, value in node.attributes.items() if key != "x_shape"}
         grad_grad_y = row(g, node.inputs[1], None, **a) if node.needs[0] else None
-        grad_weight = (
-            grad_weight_row(node.inputs[0], g, weight_shape=node.shapes[1], **a) if node.needs[1] else None
-        )
+        grad_weight = grad_weight_row(node.inputs[0], g, weight_shape=node.shapes[1], **a) if node.needs[1] else None
         return grad_grad_y, grad_weight
 
     def grad_weight_forward(grad_y: Any, x: Any, *, weight_shape: Any, **a: Any) -> Any:
