@@ -202,16 +202,18 @@ Array matmul(const Array& a, const Array& b) {
       }
       as.push_back(matrix_at<T>(left, at_a));
       bs.push_back(matrix_at<T>(right, at_b));
-      if (as.back().column_stride != 1 && as.back().row_stride != 1 && k == 1) {
-        as.back().column_stride = 1;
+      // The stride of an axis of size 1 is free: choose the one that makes the other axis the outer one.
+      if (as.back().column_stride != 1 && as.back().row_stride != 1) {
+        (k == 1 ? as.back().column_stride : as.back().row_stride) = 1;
       }
       ys.push_back(y.data<T>() + i * m * n);
     }
     // A left operand that lies column by column needs outer products, whose right operand lies row by row.
     const bool left_is_rows = as[0].column_stride == 1 || k == 1;
     const bool right_is_rows = bs[0].column_stride == 1 || n == 1;
+    Array dense;  // lives until the product is done
     if (!left_is_rows && !right_is_rows) {
-      const Array dense = relayout(left, Layout::row_major);
+      dense = relayout(left, Layout::row_major);
       for (std::ptrdiff_t i = 0; i < batch.product(); ++i) {
         as[static_cast<std::size_t>(i)] = {
             .data = dense.data<T>() + i * m * k, .rows = m, .columns = k, .row_stride = k, .column_stride = 1};

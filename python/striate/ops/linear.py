@@ -18,7 +18,7 @@ def _linear_vjp(node: Node, grad_y: Tensor) -> Vjp:
         rows = grad_y.reshape(-1, node.shapes[1][0])
         grad_weight = matmul(rows.T, node.inputs[0].reshape(-1, node.shapes[1][1]))
     if len(node.needs) > 2 and node.needs[2]:
-        grad_bias = grad_y.sum(dim=tuple(range(grad_y.ndim - 1)))
+        grad_bias = grad_y.sum(dim=tuple(range(grad_y.ndim - 1))) if grad_y.ndim > 1 else grad_y
     return grad_x, grad_weight, grad_bias
 
 
