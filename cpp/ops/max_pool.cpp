@@ -98,7 +98,7 @@ Array max_pool(const char* op, const Array& x, const PoolParams& params) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const PoolMaps maps = make_pool_maps(op, x.shape(), params);
-    const Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
+    Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
     run_max<T, void>(kernels().pool<T>().max, maps, unit_channels(x), y, nullptr);
     return y;
   });

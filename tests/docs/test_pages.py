@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,9 +30,8 @@ def blocks(path: Path, language: str) -> list[str]:
     return [body for kind, body in BLOCK.findall(path.read_text()) if kind == language]
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python")], ids=page_name)
-def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
-    # One process a page: a page may register an op. Its lines keep their numbers, so that a traceback points into the page.
+def script_of(path: Path) -> str:
+    """The page's Python, each line where it stands on the page, so that a traceback points into the page."""
     lines = path.read_text().splitlines()
     is_code = False
     for i, line in enumerate(lines):
@@ -41,33 +40,33 @@ def test_python_blocks_run(path: Path, tmp_path: Path) -> None:
             lines[i] = ""
         elif not is_code:
             lines[i] = ""
-    script = tmp_path / path.with_suffix(".py").name
-    script.write_text("\n".join(lines) + "\n")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "sh")], ids=page_name)
-def test_shell_blocks_run(path: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    script = []
+def commands_of(path: Path) -> str:
+    """The page's commands to `striate`; others are commands of a developer, which must be known."""
+    found = []
     for line in "".join(blocks(path, "sh")).splitlines():
         if line.startswith("striate "):
-            script.append(line.replace("striate ", f"{sys.executable} -m striate.apps.cli ", 1))
+            found.append(line.replace("striate ", f"{shlex.quote(sys.executable)} -m striate.apps.cli ", 1))
         else:
             assert line.startswith(SHELL), f"{page_name(path)}: a command that nothing checks: {line}"
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(script)],
-        cwd=tmp_path,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "python") or blocks(p, "sh")], ids=page_name)
+def test_code_of_a_page_runs(path: Path, tmp_path: Path) -> None:
+    # A process of its own, since a page may register an op. First its Python, then its commands, in one folder.
+    script = tmp_path / path.with_suffix(".py").name
+    script.write_text(script_of(path))
+    for command in (
+        [sys.executable, "-W", "error", str(script)],
+        ["bash", "-euo", "pipefail", "-c", commands_of(path)],
+    ):
+        done = subprocess.run(
+            command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("path", PAGES, ids=page_name)
