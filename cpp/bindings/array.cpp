@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 
+#include <array>
 #include <cstring>
 
 namespace striate {
@@ -99,6 +100,39 @@ py::array to_numpy(const Array& array, bool exposes) {
 
 }  // namespace
 
+py::handle dtype_object(DType dtype) {
+  // Made once and never freed: casting an enum costs half a microsecond, and every recorded operator asks.
+  static const std::array<PyObject*, kDTypes> objects = [] {
+    std::array<PyObject*, kDTypes> made{};
+    const py::object type = py::module_::import("striate._core").attr("DType");
+    for (int i = 0; i < kDTypes; ++i) {
+      py::object member = type.attr(dtype_name(static_cast<DType>(i)));
+      made[static_cast<std::size_t>(i)] = member.release().ptr();
+    }
+    return made;
+  }();
+  return objects[static_cast<std::size_t>(dtype)];
+}
+
+// (shapes, dtypes) of arrays, None for one not given.
+py::tuple signature(const py::sequence& arrays) {
+  const std::size_t n = arrays.size();
+  py::tuple shapes(n);
+  py::tuple dtypes(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const py::object item = arrays[i];
+    if (item.is_none()) {
+      shapes[i] = py::none();
+      dtypes[i] = py::none();
+    } else {
+      const Array& array = item.cast<const Array&>();
+      shapes[i] = to_tuple(array.shape());
+      dtypes[i] = dtype_object(array.dtype());
+    }
+  }
+  return py::make_tuple(std::move(shapes), std::move(dtypes));
+}
+
 py::tuple to_tuple(const Extents& extents) {
   py::tuple out(static_cast<std::size_t>(extents.rank()));
   for (int axis = 0; axis < extents.rank(); ++axis) {
@@ -123,7 +157,7 @@ void bind_array(py::module_& m) {
       .def_property_readonly("shape", [](const Array& self) { return to_tuple(self.shape()); })
       .def_property_readonly("strides", [](const Array& self) { return to_tuple(self.strides()); })
       .def_property_readonly("offset", &Array::offset)
-      .def_property_readonly("dtype", &Array::dtype)
+      .def_property_readonly("dtype", [](const Array& self) { return dtype_object(self.dtype()); })
       .def_property_readonly("ndim", &Array::rank)
       .def_property_readonly("size", &Array::size)
       .def_property_readonly("version", [](const Array& self) { return self.storage().version(); })
@@ -147,6 +181,7 @@ void bind_array(py::module_& m) {
         Array result;
         return self.try_reshape(extents(shape), result) ? std::optional(result) : std::nullopt;
       });
+  m.def("signature", &signature, py::arg("arrays"));
   m.def("from_numpy", &from_numpy, py::arg("array"));
   m.def(
       "empty",

@@ -28,7 +28,13 @@ void bind_conv(py::module_& m) {
   py::enum_<Padding>(m, "Padding")
       .value("explicit", Padding::explicit_)
       .value("same", Padding::same)
-      .value("valid", Padding::valid);
+      .value("valid", Padding::valid)
+      .def(py::init([](const std::string& name) {  // records and files hold the name
+        check<std::invalid_argument>(name == "explicit" || name == "same" || name == "valid",
+                                     "padding: expected 'explicit', 'same' or 'valid', got '", name, "'; use one of these");
+        return name == "same" ? Padding::same : name == "valid" ? Padding::valid : Padding::explicit_;
+      }));
+  py::implicitly_convertible<py::str, Padding>();
   m.def(
       "conv",
       [](const std::string& op, const Array& x, const Array& weight, const std::optional<Array>& bias, const Sizes& stride,

@@ -36,6 +36,7 @@ PYBIND11_MODULE(_core, m) {
   bind_norm(m);
   bind_pool(m);
   bind_shape(m);
+  bind_graph(m);
   bind_map(m);
   bind_optim(m);
 }

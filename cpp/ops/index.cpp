@@ -6,13 +6,14 @@
 
 #include "machine/memory.hpp"
 #include "machine/threads.hpp"
-#include "ops/strided_copy.hpp"
+#include "ops/map.hpp"
+#include "ops/shape.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kGrain = 16 * 1024;  // elements of one task
+constexpr std::ptrdiff_t kItems = 16 * 1024;  // elements of one task
 
 template <class F>
 decltype(auto) dispatch_number(const char* op, DType dtype, F&& f) {
@@ -43,10 +44,10 @@ class Indices {
     if (index.dtype() == DType::int64) {
       const Array dense = Array::view(StorageRef(Storage::borrow(values_.data(), index.size() * 8, false, nullptr)),
                                       DType::int64, index.shape(), dense_strides(index.shape(), Layout::row_major), 0);
-      strided_copy(index, dense);
+      copy_into(dense, index);
     } else {
       const Array dense = Array::empty(DType::int32, index.shape());
-      strided_copy(index, dense);
+      copy_into(dense, index);
       std::copy_n(dense.data<std::int32_t>(), index.size(), values_.data());
     }
     for (std::ptrdiff_t i = 0; i < index.size(); ++i) {
@@ -122,7 +123,7 @@ void gather_items(const Array& x, const std::int64_t* index, const Array& y, int
   Extents strides = x.strides();
   strides[axis] = 0;
   const std::ptrdiff_t step = x.stride(axis);
-  const Partition parts(y.size(), kGrain);
+  const Partition parts(y.size(), kItems);
   const T* from = x.data<T>();
   T* to = y.data<T>();
   parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
@@ -213,7 +214,7 @@ Array scatter_add(const Array& src, const Array& index, const Extents& shape, in
   }
   dispatch_number("scatter_add", src.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const Partition parts(lines.product(), std::max<std::ptrdiff_t>(kGrain / n, 1));
+    const Partition parts(lines.product(), std::max<std::ptrdiff_t>(kItems / n, 1));
     parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
       Walk at_src(lines, without(src.strides(), axis), parts.begin(part));
       Walk at_index(lines, without(index_strides, axis), parts.begin(part));
@@ -245,8 +246,8 @@ Array index_rows(const Array& x, std::span<const Array> indices) {
   const Extents dense = dense_strides(rows.rest, Layout::row_major);
   const bool is_run = Array::view(x.storage_ref(), x.dtype(), rows.rest, rest_strides, 0).is_dense(Layout::row_major);
   const std::ptrdiff_t item = item_bytes(x.dtype());
-  if (is_run || rows.rest_size < kGrain) {
-    const Partition parts(rows.n_positions, std::max<std::ptrdiff_t>(kGrain / rows.rest_size, 1));
+  if (is_run || rows.rest_size < kItems) {
+    const Partition parts(rows.n_positions, std::max<std::ptrdiff_t>(kItems / rows.rest_size, 1));
     parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
       for (std::ptrdiff_t i = parts.begin(part); i < parts.end(part); ++i) {
         const std::byte* from = x.bytes() + rows.row[i] * item;
@@ -264,8 +265,8 @@ Array index_rows(const Array& x, std::span<const Array> indices) {
     return y;
   }
   for (std::ptrdiff_t i = 0; i < rows.n_positions; ++i) {
-    strided_copy(Array::view(x.storage_ref(), x.dtype(), rows.rest, rest_strides, x.offset() + rows.row[i]),
-                 Array::view(y.storage_ref(), y.dtype(), rows.rest, dense, i * rows.rest_size));
+    copy_into(Array::view(y.storage_ref(), y.dtype(), rows.rest, dense, i * rows.rest_size),
+              Array::view(x.storage_ref(), x.dtype(), rows.rest, rest_strides, x.offset() + rows.row[i]));
   }
   return y;
 }
@@ -283,7 +284,7 @@ Array index_add(const Array& grad_y, std::span<const Array> indices, const Exten
   Array source = grad_y;
   if (!grad_y.is_dense(Layout::row_major)) {
     source = Array::empty(grad_y.dtype(), grad_y.shape());
-    strided_copy(grad_y, source);
+    copy_into(source, grad_y);
   }
   dispatch_number("index_add", grad_y.dtype(), [&](auto zero) {
     using T = decltype(zero);
@@ -306,7 +307,7 @@ Array nonzero(const Array& mask) {
   check<DTypeError>(mask.dtype() == DType::boolean, "index: expected a mask of dtype bool, got ", dtype_name(mask.dtype()),
                     "; compare first, or convert with .to(bool)");
   const Array dense = Array::empty(DType::boolean, mask.shape());
-  strided_copy(mask, dense);
+  copy_into(dense, mask);
   const auto* is_set = dense.data<std::uint8_t>();
   const std::ptrdiff_t count = std::count_if(is_set, is_set + dense.size(), [](std::uint8_t v) { return v != 0; });
   const Array y = Array::empty(DType::int64, {mask.rank(), count});

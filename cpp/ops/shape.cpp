@@ -1,13 +1,17 @@
 // Ops that move elements and compute nothing: views where strides allow, else one strided copy.
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "machine/threads.hpp"
-#include "ops/strided_copy.hpp"
+#include "ops/map.hpp"
+#include "ops/shape.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
 namespace {
+
+constexpr std::ptrdiff_t kZeroBytes = 256 * 1024;  // of one task
 
 int axis_of(const char* op, int dim, int rank) {
   check<std::out_of_range>(dim >= -rank && dim < rank, op, ": expected dim from ", -rank, " to ", rank - 1,
@@ -64,6 +68,26 @@ Array strided_part(const Array& x, const Extents& begin, const Extents& size, co
 
 }  // namespace
 
+void fill_zero(const Array& dense) {
+  const Partition parts(dense.size() * item_bytes(dense.dtype()), kZeroBytes);
+  std::byte* data = dense.bytes();
+  parallel_for(parts.n_parts, [&](std::ptrdiff_t i) {
+    std::memset(data + parts.begin(i), 0, static_cast<std::size_t>(parts.end(i) - parts.begin(i)));
+  });
+}
+
+Layout layout_of(const Array& x) {
+  if (x.rank() < 3 || x.rank() > 5) {
+    return Layout::row_major;
+  }
+  if (x.is_dense(Layout::row_major)) {
+    // Both at once (one channel, or one pixel): images are rank 4 and 5.
+    return x.rank() > 3 && x.is_dense(Layout::channels_last) ? Layout::channels_last : Layout::row_major;
+  }
+  return x.is_dense(Layout::channels_last) || (x.shape(1) > 1 && x.stride(1) == 1) ? Layout::channels_last
+                                                                                   : Layout::row_major;
+}
+
 Array reshape(const Array& x, const Extents& shape, bool to_channels_last) {
   check(shape.product() == x.size(), "reshape: expected a shape of ", x.size(), " elements as in ", to_string(x.shape()),
         ", got ", to_string(shape), "; use -1 for one size to be worked out");
@@ -74,11 +98,11 @@ Array reshape(const Array& x, const Extents& shape, bool to_channels_last) {
   y = Array::empty(x.dtype(), shape, to_channels_last ? Layout::channels_last : Layout::row_major);
   Array as_x;
   if (y.try_reshape(x.shape(), as_x)) {
-    strided_copy(x, as_x);
+    copy_into(as_x, x);
   } else if (x.try_reshape(shape, as_x)) {
-    strided_copy(as_x, y);
+    copy_into(y, as_x);
   } else {
-    strided_copy(reshape(x, shape, false), y);
+    copy_into(y, reshape(x, shape, false));
   }
   return y;
 }
@@ -94,7 +118,7 @@ Array slice_grad(const Array& grad_y, const Extents& shape, const Extents& begin
   check_slice("slice_grad", shape, begin, grad_y.shape(), step);
   const Array grad_x = empty_ordered(shape, grad_y);
   fill_zero(grad_x);
-  strided_copy(grad_y, strided_part(grad_x, begin, grad_y.shape(), step));
+  copy_into(strided_part(grad_x, begin, grad_y.shape(), step), grad_y);
   return grad_x;
 }
 
@@ -138,7 +162,7 @@ Array concat(std::span<const Array> tensors, int dim) {
   const Array y = Array::empty(first.dtype(), shape, layout_of(*largest));
   std::ptrdiff_t begin = 0;
   for (const Array& x : tensors) {
-    strided_copy(x, part(y, axis, begin, x.shape(axis)));
+    copy_into(part(y, axis, begin, x.shape(axis)), x);
     begin += x.shape(axis);
   }
   return y;
@@ -157,7 +181,7 @@ Array flip(const Array& x, std::span<const int> dims) {
     }
   }
   Array y = empty_ordered(x.shape(), x);
-  strided_copy(Array::view(x.storage_ref(), x.dtype(), x.shape(), strides, offset), y);
+  copy_into(y, Array::view(x.storage_ref(), x.dtype(), x.shape(), strides, offset));
   return y;
 }
 
@@ -176,7 +200,7 @@ Array pixel_shuffle(const Array& x, std::ptrdiff_t factor) {
                                  {x.stride(0), s * r * r, x.stride(2), s * r, x.stride(3), s}, x.offset());
   const Array to = Array::view(y.storage_ref(), y.dtype(), {n, c, h, r, w, r},
                                {y.stride(0), y.stride(1), y.stride(2) * r, y.stride(2), y.stride(3) * r, y.stride(3)}, 0);
-  strided_copy(from, to);
+  copy_into(to, from);
   return y;
 }
 
@@ -195,7 +219,7 @@ Array pixel_unshuffle(const Array& x, std::ptrdiff_t factor) {
                   {x.stride(0), x.stride(1), x.stride(2) * r, x.stride(2), x.stride(3) * r, x.stride(3)}, x.offset());
   const Array to = Array::view(y.storage_ref(), y.dtype(), {n, c, h, r, w, r},
                                {y.stride(0), s * r * r, y.stride(2), s * r, y.stride(3), s}, 0);
-  strided_copy(from, to);
+  copy_into(to, from);
   return y;
 }
 
@@ -203,7 +227,7 @@ Array triangle(const Array& x, std::ptrdiff_t diagonal, bool is_upper) {
   check(x.rank() >= 2, is_upper ? "triu" : "tril", ": expected a tensor of at least 2 axes, got ", to_string(x.shape()),
         "; add an axis");
   const Array y = Array::empty(x.dtype(), x.shape());
-  strided_copy(x, y);
+  copy_into(y, x);
   const std::ptrdiff_t rows = x.shape(x.rank() - 2);
   const std::ptrdiff_t columns = x.shape(x.rank() - 1);
   const std::ptrdiff_t item = item_bytes(x.dtype());

@@ -1,0 +1,163 @@
+// Graph: the one record of what was computed. The recorder fills it; autograd, compile, ONNX and explain read it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "striate/dim.hpp"
+
+namespace striate {
+
+// An attribute of a node: nothing, a number, a text, a dtype, a size with its origin, or a list of these.
+struct Attribute {
+  using List = std::vector<Attribute>;
+  std::variant<std::monostate, bool, std::int64_t, double, std::string, DType, Dim, List> value;
+
+  Attribute() = default;
+  template <class T>
+    requires(!std::is_same_v<std::remove_cvref_t<T>, Attribute>)
+  Attribute(T&& v) : value(std::forward<T>(v)) {}  // NOLINT: any of the alternatives is an attribute
+
+  [[nodiscard]] bool is_none() const { return std::holds_alternative<std::monostate>(value); }
+  template <class T>
+  [[nodiscard]] const T* as() const {
+    return std::get_if<T>(&value);
+  }
+  [[nodiscard]] std::string str() const;
+};
+
+using ValueId = int;
+inline constexpr ValueId kNoValue = -1;  // an operand that was not given
+
+enum class ValueKind : std::uint8_t {
+  input,     // changes with every call; its axes are the origin of Dims
+  scalar,    // a run-time number (learning rate): 0 axes, changes with every call
+  state,     // lives across calls and changes only by assign
+  constant,  // met by an operator, but not made by one
+  result,    // made by a node
+};
+enum class ValueLayout : std::uint8_t { row_major, channels_last, strided };
+
+[[nodiscard]] const char* kind_name(ValueKind kind);
+[[nodiscard]] const char* layout_name(ValueLayout layout);
+[[nodiscard]] ValueLayout value_layout(const Array& array);
+
+struct Value {
+  ValueKind kind;
+  DType dtype;
+  ValueLayout layout;
+  Shape shape;
+  std::string name;  // of inputs, scalars and states
+  Array array;       // of states and constants: the memory itself
+  int node = -1;     // of results: who made it, as which result
+  int output = 0;
+};
+
+// One operator call. `assign` is the only one with an effect: its first operand is a state (or the result of the assign
+// before), and its result is the state from then on.
+struct Node {
+  std::string op;
+  std::vector<std::pair<std::string, Attribute>> attributes;  // in the order of their names
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> outputs;
+  bool has_fixed_shape = false;  // no shape function: the sizes hold for the recorded inputs only
+
+  [[nodiscard]] const Attribute* attribute(const std::string& name) const;  // null when absent
+};
+
+// A fact about sizes that Python used while recording; the record holds for inputs of which it stays true.
+struct Guard {
+  enum class Relation : std::uint8_t { equal, not_equal, less, less_equal };
+  Dim a;
+  Relation relation;
+  Dim b;
+
+  [[nodiscard]] bool holds(std::span<const Extents> inputs) const;
+  [[nodiscard]] std::string str() const;
+};
+
+class Graph {
+ public:
+  // Filling. Every axis of an input starts a Dim. Names are taken once; throws std::invalid_argument.
+  ValueId add_input(const std::string& name, const Array& example);
+  ValueId add_scalar(const std::string& name, const Array& example);
+  ValueId add_state(const std::string& name, const Array& array);
+  ValueId add_constant(const Array& array);
+  // Appends a call whose kernels returned `results`. Throws std::logic_error when the shape function disagrees with them.
+  std::vector<ValueId> add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
+                                std::vector<ValueId> inputs, std::span<const Array> results);
+  // state ← value, after all nodes so far and before all that follow; returns the state's new value.
+  ValueId assign(ValueId state, ValueId value);
+  void add_guard(const Dim& a, Guard::Relation relation, const Dim& b);  // dropped when it always holds
+  void set_results(std::vector<ValueId> results);
+
+  // Reading.
+  [[nodiscard]] const std::vector<Value>& values() const { return values_; }
+  [[nodiscard]] const Value& value(ValueId id) const;
+  [[nodiscard]] const std::vector<Node>& nodes() const { return nodes_; }
+  [[nodiscard]] const std::vector<Guard>& guards() const { return guards_; }
+  [[nodiscard]] const std::vector<ValueId>& inputs() const { return inputs_; }
+  [[nodiscard]] const std::vector<ValueId>& scalars() const { return scalars_; }
+  [[nodiscard]] const std::vector<ValueId>& states() const { return states_; }
+  [[nodiscard]] const std::vector<ValueId>& results() const { return results_; }
+  [[nodiscard]] ValueId state_of(ValueId id) const;          // the state that an assign's result stands for, or id itself
+  [[nodiscard]] ValueId latest(ValueId state) const;         // the state's value after the last assign
+  [[nodiscard]] std::vector<std::string> fixed_ops() const;  // ops without shape function that met a Dim, each once
+  // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
+  // every shape follows from its node.
+  void validate() const;
+  [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
+  [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
+
+ private:
+  ValueId add_value(Value value);
+  void take_name(const std::string& name);
+
+  std::vector<Value> values_;
+  std::vector<Node> nodes_;
+  std::vector<Guard> guards_;
+  std::vector<ValueId> inputs_;
+  std::vector<ValueId> scalars_;
+  std::vector<ValueId> states_;
+  std::vector<ValueId> results_;
+};
+
+// What a shape function sees: a node's attributes and the shapes of its operands (empty for one not given).
+class ShapeQuery {
+ public:
+  ShapeQuery(const Node& node, std::vector<const Value*> operands) : node_(node), operands_(std::move(operands)) {}
+
+  [[nodiscard]] const std::string& op() const { return node_.op; }
+  [[nodiscard]] std::size_t n_inputs() const { return operands_.size(); }
+  [[nodiscard]] bool has_input(std::size_t i) const { return i < operands_.size() && operands_[i] != nullptr; }
+  [[nodiscard]] const Shape& input(std::size_t i) const;
+  [[nodiscard]] int rank(std::size_t i) const { return static_cast<int>(input(i).size()); }
+  [[nodiscard]] bool has(const char* name) const;  // present and not none
+  [[nodiscard]] Dim dim(const char* name) const;
+  [[nodiscard]] Dim dim(const char* name, const Dim& otherwise) const;
+  [[nodiscard]] bool flag(const char* name, bool otherwise) const;
+  [[nodiscard]] std::string string(const char* name, const char* otherwise) const;
+  [[nodiscard]] std::vector<Dim> dims(const char* name) const;  // a list, or one number as a list of one
+  [[nodiscard]] std::vector<int> axes(const char* name,
+                                      int rank) const;               // likewise, from the end when negative; all when none
+  [[nodiscard]] const Attribute& attribute(const char* name) const;  // throws std::logic_error when absent
+
+  // Two sizes that this op needs equal, as one of them: a constant when there is one. What is equal now but not always
+  // becomes a guard of the graph.
+  Dim same(const Dim& a, const Dim& b) const;
+  [[nodiscard]] const std::vector<std::pair<Dim, Dim>>& equalities() const { return equalities_; }
+
+ private:
+  const Node& node_;
+  std::vector<const Value*> operands_;
+  mutable std::vector<std::pair<Dim, Dim>> equalities_;
+};
+
+// The sizes of an op's results, from the sizes of its operands. Registered once per op name.
+using ShapeFn = std::vector<Shape> (*)(const ShapeQuery& query);
+[[nodiscard]] ShapeFn shape_function(const std::string& op);  // null when there is none
+
+}  // namespace striate

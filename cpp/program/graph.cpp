@@ -1,0 +1,392 @@
+#include "striate/program.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <set>
+#include <stdexcept>
+
+namespace striate {
+namespace {
+
+std::string number(double x) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, x).ptr;  // shortest text that reads back equal
+  return {buffer, end};
+}
+
+std::string quoted(const std::string& s) {
+  std::string out = "\"";
+  for (const char c : s) {
+    if (c == '"' || c == '\\') {
+      out += '\\';
+    }
+    out += c;
+  }
+  return out + "\"";
+}
+
+std::string reference(ValueId id) { return id == kNoValue ? "none" : text("%", id); }
+
+std::string references(const std::vector<ValueId>& ids) {
+  std::string out;
+  for (const ValueId id : ids) {
+    out += out.empty() ? "" : ", ";
+    out += reference(id);
+  }
+  return out;
+}
+
+std::string type_of(const Value& value) {
+  return text(dtype_name(value.dtype), to_string(value.shape), value.layout == ValueLayout::row_major ? "" : " ",
+              value.layout == ValueLayout::row_major ? "" : layout_name(value.layout));
+}
+
+class Fnv1a {
+ public:
+  void add(const void* data, std::size_t n) {
+    const auto* bytes = static_cast<const unsigned char*>(data);
+    for (std::size_t i = 0; i < n; ++i) {
+      state_ = (state_ ^ bytes[i]) * 0x100000001b3ULL;
+    }
+  }
+  [[nodiscard]] std::uint64_t state() const { return state_; }
+
+ private:
+  std::uint64_t state_ = 0xcbf29ce484222325ULL;
+};
+
+// Elements in logical order, whatever the strides.
+void add_content(Fnv1a& hash, const Array& array, int axis, std::ptrdiff_t offset) {
+  const std::ptrdiff_t item = item_bytes(array.dtype());
+  if (axis == array.rank()) {
+    hash.add(array.bytes() + offset * item, static_cast<std::size_t>(item));
+    return;
+  }
+  for (std::ptrdiff_t i = 0; i < array.shape(axis); ++i) {
+    add_content(hash, array, axis + 1, offset + i * array.stride(axis));
+  }
+}
+
+Shape fixed_shape(const Extents& extents) { return {extents.begin(), extents.end()}; }
+
+[[noreturn]] void fail(const std::string& message) { throw std::logic_error(message); }
+
+std::vector<const Value*> operands(const Graph& graph, const Node& node) {
+  std::vector<const Value*> list;
+  for (const ValueId id : node.inputs) {
+    list.push_back(id == kNoValue ? nullptr : &graph.value(id));
+  }
+  return list;
+}
+
+}  // namespace
+
+std::string Attribute::str() const {
+  struct Writer {
+    std::string operator()(std::monostate) const { return "none"; }
+    std::string operator()(bool x) const { return x ? "true" : "false"; }
+    std::string operator()(std::int64_t x) const { return std::to_string(x); }
+    std::string operator()(double x) const {
+      const std::string s = number(x);
+      return s.find_first_of(".en") == std::string::npos ? s + ".0" : s;
+    }
+    std::string operator()(const std::string& x) const { return quoted(x); }
+    std::string operator()(DType x) const { return dtype_name(x); }
+    std::string operator()(const Dim& x) const { return x.str(); }
+    std::string operator()(const List& list) const {
+      std::string out = "[";
+      for (std::size_t i = 0; i < list.size(); ++i) {
+        out += i > 0 ? ", " : "";
+        out += list[i].str();
+      }
+      return out + "]";
+    }
+  };
+  return std::visit(Writer{}, value);
+}
+
+const char* kind_name(ValueKind kind) {
+  constexpr const char* names[] = {"input", "scalar", "state", "constant", "result"};
+  return names[static_cast<std::size_t>(kind)];
+}
+
+const char* layout_name(ValueLayout layout) {
+  constexpr const char* names[] = {"row_major", "channels_last", "strided"};
+  return names[static_cast<std::size_t>(layout)];
+}
+
+ValueLayout value_layout(const Array& array) {
+  const bool is_image = array.rank() >= 3 && array.rank() <= 5;
+  if (is_image && array.is_dense(Layout::channels_last)) {
+    return ValueLayout::channels_last;
+  }
+  return array.is_dense(Layout::row_major) ? ValueLayout::row_major : ValueLayout::strided;
+}
+
+const Attribute* Node::attribute(const std::string& name) const {
+  const auto found =
+      std::find_if(attributes.begin(), attributes.end(), [&](const auto& entry) { return entry.first == name; });
+  return found == attributes.end() ? nullptr : &found->second;
+}
+
+bool Guard::holds(std::span<const Extents> sizes) const {
+  const std::ptrdiff_t left = a.evaluate(sizes);
+  const std::ptrdiff_t right = b.evaluate(sizes);
+  switch (relation) {
+    case Relation::equal:
+      return left == right;
+    case Relation::not_equal:
+      return left != right;
+    case Relation::less:
+      return left < right;
+    default:
+      return left <= right;
+  }
+}
+
+std::string Guard::str() const {
+  constexpr const char* signs[] = {" == ", " != ", " < ", " <= "};
+  return a.str() + signs[static_cast<std::size_t>(relation)] + b.str();
+}
+
+ValueId Graph::add_value(Value value) {
+  values_.push_back(std::move(value));
+  return static_cast<ValueId>(values_.size()) - 1;
+}
+
+void Graph::take_name(const std::string& name) {
+  for (const Value& value : values_) {
+    check<std::invalid_argument>(value.name != name || name.empty(), "record: expected each name once, got '", name,
+                                 "' again; name inputs, scalars and states differently");
+  }
+}
+
+ValueId Graph::add_input(const std::string& name, const Array& example) {
+  take_name(name);
+  Shape shape;
+  for (int axis = 0; axis < example.rank(); ++axis) {
+    shape.push_back(Dim::input_axis(static_cast<int>(inputs_.size()), axis, example.shape(axis)));
+  }
+  inputs_.push_back(add_value({ValueKind::input, example.dtype(), value_layout(example), std::move(shape), name, {}}));
+  return inputs_.back();
+}
+
+ValueId Graph::add_scalar(const std::string& name, const Array& example) {
+  take_name(name);
+  check(example.rank() == 0, "record: expected scalar '", name, "' without axes, got shape ", to_string(example.shape()),
+        "; reshape it to ()");
+  scalars_.push_back(add_value({ValueKind::scalar, example.dtype(), ValueLayout::row_major, {}, name, {}}));
+  return scalars_.back();
+}
+
+ValueId Graph::add_state(const std::string& name, const Array& array) {
+  take_name(name);
+  states_.push_back(
+      add_value({ValueKind::state, array.dtype(), value_layout(array), fixed_shape(array.shape()), name, array}));
+  return states_.back();
+}
+
+ValueId Graph::add_constant(const Array& array) {
+  return add_value({ValueKind::constant, array.dtype(), value_layout(array), fixed_shape(array.shape()), {}, array});
+}
+
+std::vector<ValueId> Graph::add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
+                                     std::vector<ValueId> inputs, std::span<const Array> results) {
+  std::sort(attributes.begin(), attributes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  Node node{op, std::move(attributes), std::move(inputs), {}};
+  std::vector<Shape> shapes;
+  if (const ShapeFn function = shape_function(op); function != nullptr) {
+    const ShapeQuery query(node, operands(*this, node));
+    shapes = function(query);
+    for (const auto& [a, b] : query.equalities()) {
+      add_guard(a, Guard::Relation::equal, b);
+    }
+    if (shapes.size() != results.size()) {
+      fail(text(op, ": expected ", shapes.size(), " results from its shape function, got ", results.size()));
+    }
+  } else {
+    for (const Array& array : results) {
+      shapes.push_back(fixed_shape(array.shape()));
+    }
+    node.has_fixed_shape = true;
+  }
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    if (!(striate::values(shapes[i]) == results[i].shape())) {
+      fail(text(op, ": expected result ", i, " of shape ", to_string(shapes[i]), " = ",
+                to_string(striate::values(shapes[i])), " from its shape function, got ", to_string(results[i].shape()),
+                "; one of the two is wrong"));
+    }
+    Value value{ValueKind::result, results[i].dtype(), value_layout(results[i]), std::move(shapes[i]), {}, {}};
+    value.node = static_cast<int>(nodes_.size());
+    value.output = static_cast<int>(i);
+    node.outputs.push_back(add_value(std::move(value)));
+  }
+  nodes_.push_back(std::move(node));
+  return nodes_.back().outputs;
+}
+
+ValueId Graph::assign(ValueId state, ValueId new_value) {
+  const Value& of = value(state_of(state));
+  const Value& from = value(new_value);
+  check<std::invalid_argument>(of.kind == ValueKind::state, "assign: expected a state of the record, got a value of kind ",
+                               kind_name(of.kind), "; pass it to record(states=...)");
+  check<std::invalid_argument>(latest(state_of(state)) == state, "assign: expected the latest value of state '", of.name,
+                               "', got an older one; assign to the state itself");
+  Value after{ValueKind::result, of.dtype, of.layout, of.shape, {}, {}};
+  check(striate::values(from.shape) == striate::values(of.shape) && from.dtype == of.dtype, "assign: expected ",
+        dtype_name(of.dtype), to_string(of.shape), " for state '", of.name, "', got ", dtype_name(from.dtype),
+        to_string(from.shape), "; a state keeps its shape and dtype");
+  after.node = static_cast<int>(nodes_.size());
+  Node node{"assign", {}, {state, new_value}, {}};
+  node.outputs.push_back(add_value(std::move(after)));
+  nodes_.push_back(std::move(node));
+  return nodes_.back().outputs[0];
+}
+
+void Graph::add_guard(const Dim& a, Guard::Relation relation, const Dim& b) {
+  const Dim::Bounds difference = (a - b).bounds();
+  bool always_holds = false;
+  switch (relation) {
+    case Guard::Relation::equal:
+      always_holds = (a - b).is_constant();
+      break;
+    case Guard::Relation::not_equal:
+      always_holds = (difference.has_lower && difference.lower > 0) || (difference.has_upper && difference.upper < 0);
+      break;
+    case Guard::Relation::less:
+      always_holds = difference.has_upper && difference.upper < 0;
+      break;
+    case Guard::Relation::less_equal:
+      always_holds = difference.has_upper && difference.upper <= 0;
+      break;
+  }
+  const Guard guard{a - b, relation, 0};  // one form, whichever way it was asked
+  const auto is_same = [&](const Guard& other) { return other.str() == guard.str(); };
+  if (!always_holds && std::none_of(guards_.begin(), guards_.end(), is_same)) {
+    guards_.push_back(guard);
+  }
+}
+
+void Graph::set_results(std::vector<ValueId> results) {
+  for (const ValueId id : results) {
+    static_cast<void>(value(id));
+  }
+  results_ = std::move(results);
+}
+
+const Value& Graph::value(ValueId id) const {
+  check<std::out_of_range>(id >= 0 && static_cast<std::size_t>(id) < values_.size(), "graph: expected a value from 0 to ",
+                           values_.size(), ", got ", id, "; use the ids that the graph returned");
+  return values_[static_cast<std::size_t>(id)];
+}
+
+ValueId Graph::state_of(ValueId id) const {
+  for (;;) {
+    const Value& v = value(id);
+    if (v.kind != ValueKind::result || nodes_[static_cast<std::size_t>(v.node)].op != "assign") {
+      return id;
+    }
+    id = nodes_[static_cast<std::size_t>(v.node)].inputs[0];
+  }
+}
+
+ValueId Graph::latest(ValueId state) const {
+  for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+    if (node->op == "assign" && state_of(node->outputs[0]) == state) {
+      return node->outputs[0];
+    }
+  }
+  return state;
+}
+
+std::vector<std::string> Graph::fixed_ops() const {
+  std::set<std::string> names;
+  for (const Node& node : nodes_) {
+    const auto list = operands(*this, node);
+    const bool meets_dim = std::any_of(list.begin(), list.end(), [](const Value* v) {
+      return v != nullptr && std::any_of(v->shape.begin(), v->shape.end(), [](const Dim& d) { return !d.is_constant(); });
+    });
+    if (node.has_fixed_shape && meets_dim) {
+      names.insert(node.op);
+    }
+  }
+  return {names.begin(), names.end()};
+}
+
+void Graph::validate() const {
+  std::vector<ValueId> current(values_.size(), kNoValue);  // of a state: its value now
+  for (const ValueId state : states_) {
+    current[static_cast<std::size_t>(state)] = state;
+  }
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    const Node& node = nodes_[i];
+    for (const ValueId id : node.inputs) {
+      if (id == kNoValue) {
+        continue;
+      }
+      const Value& v = value(id);
+      if (v.kind == ValueKind::result && v.node >= static_cast<int>(i)) {
+        fail(text("graph: expected operands that are made before their use, got ", reference(id), " at node ", i, " (",
+                  node.op, ")"));
+      }
+      const ValueId state = state_of(id);
+      if (value(state).kind == ValueKind::state && current[static_cast<std::size_t>(state)] != id) {
+        fail(text("graph: expected state '", value(state).name, "' to be read as last assigned, got ", reference(id),
+                  " at node ", i, " (", node.op, ")"));
+      }
+    }
+    if (node.op == "assign") {
+      current[static_cast<std::size_t>(state_of(node.outputs[0]))] = node.outputs[0];
+    } else if (const ShapeFn function = shape_function(node.op); function != nullptr) {
+      const auto shapes = function(ShapeQuery(node, operands(*this, node)));
+      for (std::size_t k = 0; k < node.outputs.size(); ++k) {
+        if (k >= shapes.size() || !(to_string(shapes[k]) == to_string(value(node.outputs[k]).shape))) {
+          fail(text("graph: expected ", reference(node.outputs[k]), " to have the shape that follows from node ", i, " (",
+                    node.op, "), got ", to_string(value(node.outputs[k]).shape)));
+        }
+      }
+    }
+  }
+}
+
+std::string Graph::str() const {
+  std::string out;
+  for (std::size_t id = 0; id < values_.size(); ++id) {
+    const Value& v = values_[id];
+    if (v.kind != ValueKind::result) {
+      out += text("%", id, " = ", kind_name(v.kind), v.name.empty() ? "" : " ", v.name.empty() ? "" : quoted(v.name), " : ",
+                  type_of(v), "\n");
+    }
+  }
+  for (const Node& node : nodes_) {
+    std::string attributes;
+    for (const auto& [name, attribute] : node.attributes) {
+      attributes += text(attributes.empty() ? "; " : ", ", name, "=", attribute.str());
+    }
+    std::string types;
+    for (const ValueId id : node.outputs) {
+      types += types.empty() ? "" : ", ";
+      types += type_of(value(id));
+    }
+    out += text(references(node.outputs), " = ", node.op, "(", references(node.inputs), attributes, ") : ", types,
+                node.has_fixed_shape ? " fixed" : "", "\n");
+  }
+  for (const Guard& guard : guards_) {
+    out += text("guard ", guard.str(), "\n");
+  }
+  return out + text("return ", references(results_), "\n");
+}
+
+std::uint64_t Graph::hash() const {
+  Fnv1a hash;
+  const std::string body = str();
+  hash.add(body.data(), body.size());
+  for (const Value& v : values_) {
+    if (v.kind == ValueKind::constant) {
+      add_content(hash, v.array, 0, 0);
+    }
+  }
+  return hash.state();
+}
+
+}  // namespace striate
