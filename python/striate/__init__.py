@@ -2,7 +2,7 @@
 
 from striate import autograd, machine, memory, ops
 from striate._core import DType, DTypeError, ShapeError, __version__
-from striate.autograd import Tensor, enable_grad, is_grad_enabled, no_grad
+from striate.autograd import RecordError, Tensor, enable_grad, is_grad_enabled, no_grad
 from striate.machine import isa, threads
 from striate.ops import *  # noqa: F403
 from striate.ops import __all__ as _ops_all
@@ -20,6 +20,7 @@ bool = DType.bool  # torch's name
 __all__ = [
     "DType",
     "DTypeError",
+    "RecordError",
     "ShapeError",
     "Tensor",
     "__version__",

@@ -10,6 +10,7 @@ from striate.autograd import tape
 if TYPE_CHECKING:
     from striate.autograd.tensor import Tensor
 
+_note = tape.note
 Vjp = Callable[..., "tuple[Tensor | None, ...]"]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,8 +61,8 @@ class Op:
 
     def __call__(self, *inputs: Tensor | None, **attributes: Any) -> Any:
         """Run on tensors and append to the record: one Tensor, or a tuple when the operator has several results."""
-        result = self.forward(*[None if x is None else x._array for x in inputs], **attributes)
-        return tape.note(self, inputs, attributes, result)
+        arrays = [None if x is None else x._array for x in inputs]
+        return _note(self, inputs, arrays, attributes, self.forward(*arrays, **attributes))
 
     def __repr__(self) -> str:
         return f"Op({self.name!r})"

@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from striate import _core
 
@@ -23,6 +23,34 @@ class _Mode(threading.local):
 
 
 _mode = _Mode()
+_new = object.__new__
+#: The class Tensor: `tensor` puts it here, as it needs this module first.
+tensor_class: Any = None
+
+
+class Recorder(Protocol):
+    """What follows the operators of one thread besides the tape; `record` has the one there is."""
+
+    def append(self, op: str, arrays: Sequence[Any], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
+        """Append one operator call."""
+
+    def assign(self, state: Any, value: Any) -> None:
+        """Append the change of a state, which is about to happen."""
+
+    def shape(self, array: Any) -> tuple[int, ...]:
+        """Return the shape of an array with the origin of its sizes."""
+
+    def refuse(self, array: Any, what: str) -> None:
+        """Raise when values of this array must not be read."""
+
+
+#: Recordings under way, by thread.
+recorders: dict[int, Recorder] = {}
+
+
+def recorder() -> Recorder | None:
+    """Return the recording under way on this thread."""
+    return recorders.get(threading.get_ident()) if recorders else None
 
 
 class Node:
@@ -32,7 +60,7 @@ class Node:
     ----------
     op : Op
     attributes : dict
-    needs : tuple of bool
+    needs : list of bool
         Which inputs want a gradient.
     shapes, dtypes : tuple
         Shape and dtype of every input (None for an input that was not given).
@@ -61,27 +89,40 @@ class Node:
     )
 
     def __init__(
-        self, op: Op, inputs: Sequence[Tensor | None], attributes: dict[str, Any], results: Sequence[Any]
+        self,
+        op: Op,
+        inputs: Sequence[Tensor | None],
+        arrays: Sequence[Any],
+        attributes: dict[str, Any],
+        results: tuple[Any, ...],
     ) -> None:
+        # Every operator call of a training step comes here: one loop, one call into the core, nothing that can wait.
         self.op = op
         self.attributes = attributes
         self.sequence = next(_sequence)
-        self.needs = tuple([x is not None and x.requires_grad for x in inputs])
-        self.edges: list[Any] = [
-            None if x is None or not x.requires_grad else (x if x._node is None else (x._node, x._index))
-            for x in inputs
-        ]
-        self.shapes: tuple[Any, ...] = tuple([None if x is None else x._array.shape for x in inputs])
-        self.dtypes: tuple[Any, ...] = tuple([None if x is None else x._array.dtype for x in inputs])
-        self.outputs = tuple([(r.shape, r.dtype) for r in results])
+        needs = []
+        edges: list[Any] = []
+        for x in inputs:
+            if x is None or not x.requires_grad:
+                needs.append(False)
+                edges.append(None)
+            else:
+                needs.append(True)
+                edges.append(x if x._node is None else (x._node, x._index))
+        self.needs = needs
+        self.edges = edges
+        self.shapes: tuple[Any, ...]
+        self.dtypes: tuple[Any, ...]
+        self.shapes, self.dtypes = _core.signature(arrays)
         self.n_outputs = len(results)
+        self.outputs = _core.signature(results) if self.n_outputs > 1 else None
         saved: dict[int, tuple[Any, int]] = {}
         for i in op.saves_inputs:
-            if i >= len(inputs):  # an operator of any number of inputs names all that there may be
+            if i >= len(arrays):  # an operator of any number of inputs names all that there may be
                 break
-            x = inputs[i]
-            if x is not None:
-                saved[i] = (x._array, x._array.version)
+            array = arrays[i]
+            if array is not None:
+                saved[i] = (array, array.version)
         if op.saves_output:
             saved[-1] = (results[0], results[0].version)
         for i in op.saves_results:
@@ -162,31 +203,57 @@ def _freed(name: str) -> str:
 
 
 def _tensor(array: Any, requires_grad: bool, node: Node | None, index: int) -> Tensor:
-    from striate.autograd.tensor import Tensor
+    tensor: Tensor = _new(tensor_class)
+    tensor._array = array
+    tensor.requires_grad = requires_grad
+    tensor.grad = None
+    tensor._node = node
+    tensor._index = index
+    tensor._hooks = None
+    return tensor
 
-    return Tensor._wrap(array, requires_grad, node, index)
 
+def note(
+    op: Op, inputs: Sequence[Tensor | None], arrays: Sequence[Any], attributes: dict[str, Any], result: Any
+) -> Any:
+    """Wrap what an operator returned and append the call to the records that want it.
 
-def note(op: Op, inputs: Sequence[Tensor | None], attributes: dict[str, Any], result: Any) -> Any:
-    """Wrap what an operator returned and append the call to the record when a gradient may be asked for."""
-    from striate.autograd.tensor import Tensor
+    Parameters
+    ----------
+    op : Op
+    inputs : sequence of Tensor or None
+    arrays : sequence of Array or None
+        Those of `inputs`.
+    attributes : dict
+    result : Array or tuple of Array
 
+    Returns
+    -------
+    Tensor or tuple of Tensor
+    """
+    recorder = None
+    if recorders:  # empty unless some thread records for replay
+        recorder = recorders.get(threading.get_ident())
+        if recorder is not None:
+            recorder.append(op.name, arrays, attributes, result if type(result) is tuple else (result,))
     node = None
     if op.vjp is not None and _mode.is_grad_enabled:
         for x in inputs:
             if x is not None and x.requires_grad:
-                node = Node(op, inputs, attributes, result if type(result) is tuple else (result,))
+                node = Node(op, inputs, arrays, attributes, result if type(result) is tuple else (result,))
+                if recorder is not None:
+                    node.shapes = tuple([None if array is None else recorder.shape(array) for array in arrays])
                 break
     if type(result) is tuple:
         return tuple(
             [
-                Tensor._wrap(array, True, node, i)
+                _tensor(array, True, node, i)
                 if node is not None and array.dtype.is_floating_point
-                else Tensor._wrap(array, False, None, 0)
+                else _tensor(array, False, None, 0)
                 for i, array in enumerate(result)
             ]
         )
-    return Tensor._wrap(result, node is not None, node, 0)
+    return _tensor(result, node is not None, node, 0)
 
 
 class _GradMode:
@@ -292,7 +359,7 @@ def _run(
                 slot = pending[node] = [None] * node.n_outputs
                 heapq.heappush(heap, (-node.sequence, node))
             slot[index] = _add(slot[index], g)
-        else:
+        elif targets is None or id(edge) in targets:
             held = leaves.get(id(edge))
             leaves[id(edge)] = (edge, g if held is None else _add(held[1], g))
 
@@ -320,9 +387,10 @@ def _run(
             if node.n_outputs > 1 and any(g is None for g in grads):
                 from striate.autograd.op import functions
 
+                assert node.outputs is not None
                 grads = [
                     functions["zeros"](shape, dtype=dtype) if g is None and dtype.is_floating_point else g
-                    for g, (shape, dtype) in zip(grads, node.outputs, strict=True)
+                    for g, shape, dtype in zip(grads, *node.outputs, strict=True)
                 ]
             edges = node.edges
             results = node.op.vjp(node, *grads)
@@ -337,7 +405,7 @@ def _run(
                 g = g if changed is None else changed
             if targets is None:
                 leaf.grad = _own(g, given) if leaf.grad is None else _add(leaf.grad, g)
-            elif id(leaf) in targets:
+            else:
                 found[targets[id(leaf)]] = g
     return found
 

@@ -55,20 +55,17 @@ class Tensor:
 
     @classmethod
     def _wrap(cls, array: Any, requires_grad: bool = False, node: tape.Node | None = None, index: int = 0) -> Tensor:
-        self = Tensor.__new__(Tensor)
-        self._array = array
-        self.requires_grad = requires_grad
-        self.grad = None
-        self._node = node
-        self._index = index
-        self._hooks = None
-        return self
+        return tape._tensor(array, requires_grad, node, index)
 
     # What it is.
 
     @property
     def shape(self) -> Shape:
-        """Sizes of the logical axes."""
+        """Sizes of the logical axes; while recording they remember which input's axis they came from."""
+        if tape.recorders:
+            recorder = tape.recorder()
+            if recorder is not None:
+                return recorder.shape(self._array)
         return self._array.shape  # type: ignore[no-any-return]
 
     @property
@@ -84,6 +81,11 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
+        if tape.recorders:
+            n = 1
+            for size in self.shape:
+                n = n * size
+            return n
         return self._array.size  # type: ignore[no-any-return]
 
     @property
@@ -102,6 +104,8 @@ class Tensor:
         return self.shape[0]
 
     def __repr__(self) -> str:
+        if tape.recorder() is not None:
+            return f"tensor(recorded, shape={self.shape}, dtype={self.dtype!r})"
         with tape.no_grad():
             value = self.detach()
             if str(value.dtype) == "bfloat16":
@@ -118,7 +122,11 @@ class Tensor:
     # Values out.
 
     def _reads(self, what: str) -> None:
-        """Say that the values are about to be read by Python: not possible while an operator's record is made for replay."""
+        """Refuse `what`, which brings values to Python, while the operators are recorded for replay."""
+        if tape.recorders:
+            recorder = tape.recorder()
+            if recorder is not None:
+                recorder.refuse(self._array, what)
 
     def numpy(self) -> NDArray[Any]:
         """Return an ndarray on the same memory, in logical axis order.
@@ -130,6 +138,7 @@ class Tensor:
         DTypeError
             bfloat16, which NumPy does not have.
         """
+        self._reads("numpy")
         if self.requires_grad:
             raise RuntimeError(
                 "numpy: expected a tensor that does not require grad, got one that does; use .detach().numpy()"
@@ -148,6 +157,7 @@ class Tensor:
 
     def item(self) -> Any:
         """Return the value of a tensor of one element as a Python number."""
+        self._reads("item")
         if self.size != 1:
             raise ValueError(
                 f"item: expected a tensor of one element, got shape {self.shape}; index or reduce it first"
@@ -156,20 +166,25 @@ class Tensor:
 
     def tolist(self) -> Any:
         """Return nested lists of Python numbers."""
+        self._reads("tolist")
         return self.detach().numpy().tolist()
 
     def __float__(self) -> float:
+        self._reads("float")
         return float(self.item())
 
     def __int__(self) -> int:
+        self._reads("int")
         return int(self.item())
 
     def __index__(self) -> int:
+        self._reads("index")
         if self.dtype.is_floating_point:
             raise TypeError(f"index: expected an integer tensor, got {self.dtype}; convert it with int(...)")
         return int(self.item())
 
     def __bool__(self) -> bool:
+        self._reads("bool")
         if self.size != 1:
             raise ValueError(
                 f"bool: expected a tensor of one element, got shape {self.shape}; reduce it with .sum() or .max()"
@@ -467,3 +482,6 @@ def _unpickle(data: NDArray[Any], order: tuple[int, ...], requires_grad: bool) -
     with tape.no_grad():
         result = functions["clone"](functions["permute"](made, inverse)) if order else functions["clone"](made)
     return result.requires_grad_(requires_grad)  # type: ignore[no-any-return]
+
+
+tape.tensor_class = Tensor

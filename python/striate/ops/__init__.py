@@ -7,6 +7,7 @@ from striate.ops.copy import clone, relayout, to
 from striate.ops.create import arange, empty, from_numpy, full, full_like, ones, ones_like, tensor, zeros, zeros_like
 from striate.ops.elementwise import add, div, mul, neg, sub
 from striate.ops.index import gather, index, narrow, scatter_add
+from striate.ops.join import cat, chunk, concat, repeat, split, stack, tile
 from striate.ops.linear import linear, matmul
 from striate.ops.max_pool import (
     adaptive_max_pool1d,
@@ -19,9 +20,6 @@ from striate.ops.max_pool import (
 from striate.ops.reduce import sum
 from striate.ops.shape import (
     broadcast_to,
-    cat,
-    chunk,
-    concat,
     expand,
     flatten,
     flip,
@@ -29,12 +27,8 @@ from striate.ops.shape import (
     permute,
     pixel_shuffle,
     pixel_unshuffle,
-    repeat,
     reshape,
-    split,
     squeeze,
-    stack,
-    tile,
     transpose,
     tril,
     triu,

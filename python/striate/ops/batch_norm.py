@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from striate import _core
 from striate.autograd.op import Op, first_order_only, public, register
 from striate.autograd.tape import Node
 from striate.autograd.tensor import Tensor
+from striate.ops.state import Update
 
 _grad = register(Op("batch_norm_grad", _core.batch_norm_grad, first_order_only("batch_norm_grad")))
 
@@ -30,6 +33,13 @@ def _eval_vjp(node: Node, grad_y: Tensor) -> tuple[Tensor | None, ...]:
 _training = register(
     Op("batch_norm_training", _core.batch_norm_training, _training_vjp, saves_inputs=(0, 1), saves_results=(1, 2))
 )
+
+
+def _move(running_mean: Any, running_var: Any, mean: Any, var: Any, *, n_values: int, momentum: float) -> None:
+    _core.batch_norm_update(running_mean, running_var, mean, var, n_values, momentum)
+
+
+_update = Update("batch_norm_update", _move)
 _eval = register(Op("batch_norm_eval", _core.batch_norm_eval, _eval_vjp, saves_inputs=(0, 1, 2, 3)))
 
 
@@ -96,8 +106,6 @@ def batch_norm(
         y, mean, var = _training(x, weight, bias, eps=eps)
         if training and running_mean is not None and running_var is not None:
             n_values = x.size // max(x.shape[1], 1)
-            _core.batch_norm_update(
-                running_mean._array, running_var._array, mean._array, var._array, n_values, momentum
-            )
+            _update((running_mean, running_var), (mean, var), n_values=n_values, momentum=momentum)
         return y  # type: ignore[no-any-return]
     return _eval(x, running_mean, running_var, weight, bias, eps=eps)  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from striate import _core
-from striate.autograd.op import public
+from striate.autograd.op import Op, public, register
 from striate.autograd.tensor import Tensor
 
 DType = _core.DType
@@ -17,7 +17,7 @@ Size = int | Sequence[int]
 
 def _shape(size: tuple[Size, ...]) -> list[int]:
     sizes = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
-    return [int(n) for n in sizes]  # type: ignore[arg-type, union-attr]
+    return [n if isinstance(n, int) else int(n) for n in sizes]  # type: ignore[call-overload]
 
 
 def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
@@ -84,6 +84,22 @@ def empty(*size: Size, dtype: DType = DType.float32) -> Tensor:
     return Tensor._wrap(_core.empty(_shape(size), dtype))
 
 
+def _filled(*, shape: Sequence[int], value: float, dtype: DType) -> Any:
+    array = _core.empty(shape, dtype)
+    array.fill_view()[...] = value
+    return array
+
+
+def _filled_like(x: Any, *, value: float, dtype: DType) -> Any:
+    array = _core.empty_like(x, dtype)
+    array.fill_view()[...] = value
+    return array
+
+
+_full = register(Op("full", _filled))
+_full_like = register(Op("full_like", _filled_like))
+
+
 @public
 def full(size: Size, fill_value: float, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """Return a tensor filled with one value; a Python float makes float32, an int int64, a bool bool."""
@@ -95,9 +111,8 @@ def full(size: Size, fill_value: float, *, dtype: DType | None = None, requires_
             if isinstance(fill_value, int)
             else DType.float32
         )
-    array = _core.empty(_shape((size,)) if not isinstance(size, int) else [size], dtype)
-    array.fill_view()[...] = fill_value
-    result = Tensor._wrap(array)
+    shape = (size,) if isinstance(size, int) else tuple(_shape((size,)))
+    result: Tensor = _full(shape=shape, value=fill_value, dtype=dtype)
     return result.requires_grad_() if requires_grad else result
 
 
@@ -116,9 +131,7 @@ def ones(*size: Size, dtype: DType = DType.float32, requires_grad: bool = False)
 @public
 def full_like(x: Tensor, fill_value: float, *, dtype: DType | None = None) -> Tensor:
     """Return a tensor filled with one value, of the shape, dtype and memory layout of `x`."""
-    array = _core.empty_like(x._array, dtype or x.dtype)
-    array.fill_view()[...] = fill_value
-    return Tensor._wrap(array)
+    return _full_like(x, value=fill_value, dtype=dtype or x.dtype)  # type: ignore[no-any-return]
 
 
 @public

@@ -1,16 +1,19 @@
 """Optimizer steps: all parameters in one pass over memory, changed in place.
 
-Each call updates parameters and states and raises their versions; nothing is recorded. `striate.train.optim` holds the
-hyper-parameters and the states.
+Each call updates parameters and states and raises their versions; nothing is recorded for gradients. In a recording each
+parameter's step is a pure operator whose results are assigned. `striate.train.optim` holds the hyper-parameters and states.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from striate import _core
+from striate.autograd import tape
+from striate.autograd.record import RecordError
 from striate.autograd.tensor import Tensor
+from striate.ops.state import Update
 
 Tensors = Sequence[Tensor]
 
@@ -19,12 +22,48 @@ def _arrays(tensors: Tensors) -> list[Any]:
     return [x._array for x in tensors]
 
 
+def _step(kernel: Callable[..., None], n_state_lists: int) -> Callable[..., None]:
+    """Return the step of one parameter as an Update wants it; `held` says which kinds of state are given."""
+
+    def step(param: Any, *arrays: Any, held: Sequence[bool], **attributes: Any) -> None:
+        *states, grad = arrays
+        given = iter(states)
+        lists = [[next(given)] if is_held else [] for is_held in held]
+        assert len(lists) == n_state_lists
+        kernel([param], [grad], *lists, **attributes)
+
+    return step
+
+
+_sgd_step = Update("sgd_step", _step(_core.sgd, 1))
+_adam_step = Update("adam_step", _step(_core.adam, 3))
+_rmsprop_step = Update("rmsprop_step", _step(_core.rmsprop, 3))
+
+
+def _run(
+    kernel: Callable[..., None],
+    step: Update,
+    params: Tensors,
+    grads: Tensors,
+    states: Sequence[Tensors],
+    attributes: dict[str, Any],
+) -> None:
+    """Run the kernel on all parameters at once, or record a step for each."""
+    if tape.recorder() is None:
+        numbers = {name: v.item() if isinstance(v, Tensor) else v for name, v in attributes.items()}
+        kernel(_arrays(params), _arrays(grads), *[_arrays(kind) for kind in states], **numbers)
+        return
+    held = tuple([len(kind) > 0 for kind in states])
+    for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        step((param, *[kind[i] for kind in states if len(kind) > 0]), (grad,), held=held, **attributes)
+
+
 def sgd(
     params: Tensors,
     grads: Tensors,
     moments: Tensors = (),
     *,
-    lr: float,
+    lr: float | Tensor,
     momentum: float = 0.0,
     dampening: float = 0.0,
     weight_decay: float = 0.0,
@@ -45,8 +84,8 @@ def sgd(
         One per parameter, of its shape and dtype, in any layout.
     moments : sequence of Tensor
         One per parameter, made by `zeros_like`; not used when momentum=0.
-    lr : float
-        Step size.
+    lr : float or Tensor of no axes
+        Step size; a tensor is a run-time number in a recording.
     momentum, dampening, weight_decay : float
     nesterov : bool
     maximize : bool
@@ -61,18 +100,16 @@ def sgd(
     ValueError
         Lists of different lengths, read-only memory, a parameter with gaps, or states in another order of axes.
     """
-    _core.sgd(
-        _arrays(params),
-        _arrays(grads),
-        _arrays(moments),
-        lr=lr,
-        momentum=momentum,
-        dampening=dampening,
-        weight_decay=weight_decay,
-        nesterov=nesterov,
-        maximize=maximize,
-        is_first=is_first,
-    )
+    attributes = {
+        "lr": lr,
+        "momentum": momentum,
+        "dampening": dampening,
+        "weight_decay": weight_decay,
+        "nesterov": nesterov,
+        "maximize": maximize,
+        "is_first": is_first,
+    }
+    _run(_core.sgd, _sgd_step, params, grads, [moments], attributes)
 
 
 def adam(
@@ -82,8 +119,8 @@ def adam(
     squares: Tensors,
     largest: Tensors = (),
     *,
-    n_steps: int,
-    lr: float = 1e-3,
+    n_steps: int | Tensor,
+    lr: float | Tensor = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
@@ -131,8 +168,8 @@ def adamw(
     squares: Tensors,
     largest: Tensors = (),
     *,
-    n_steps: int,
-    lr: float = 1e-3,
+    n_steps: int | Tensor,
+    lr: float | Tensor = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 1e-2,
@@ -153,29 +190,30 @@ def _adam(
     means: Tensors,
     squares: Tensors,
     largest: Tensors,
-    n_steps: int,
-    lr: float,
+    n_steps: int | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
     maximize: bool,
     is_decoupled: bool,
 ) -> None:
-    _core.adam(
-        _arrays(params),
-        _arrays(grads),
-        _arrays(means),
-        _arrays(squares),
-        _arrays(largest),
-        lr=lr,
-        beta1=betas[0],
-        beta2=betas[1],
-        eps=eps,
-        weight_decay=weight_decay,
-        is_decoupled=is_decoupled,
-        maximize=maximize,
-        n_steps=n_steps,
-    )
+    if tape.recorder() is not None and not isinstance(n_steps, Tensor):
+        raise RecordError(
+            f"adam: expected n_steps as a tensor while recording, got {n_steps}; the number of steps is a state that grows "
+            "with every call"
+        )
+    attributes = {
+        "lr": lr,
+        "beta1": betas[0],
+        "beta2": betas[1],
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "is_decoupled": is_decoupled,
+        "maximize": maximize,
+        "n_steps": n_steps,
+    }
+    _run(_core.adam, _adam_step, params, grads, [means, squares, largest], attributes)
 
 
 def rmsprop(
@@ -185,7 +223,7 @@ def rmsprop(
     means: Tensors = (),
     moments: Tensors = (),
     *,
-    lr: float = 1e-2,
+    lr: float | Tensor = 1e-2,
     alpha: float = 0.99,
     eps: float = 1e-8,
     weight_decay: float = 0.0,
@@ -219,16 +257,12 @@ def rmsprop(
     ----------
     Hinton 2012, Neural Networks for Machine Learning, lecture 6e; Graves 2013, arXiv:1308.0850 (centered).
     """
-    _core.rmsprop(
-        _arrays(params),
-        _arrays(grads),
-        _arrays(squares),
-        _arrays(means),
-        _arrays(moments),
-        lr=lr,
-        alpha=alpha,
-        eps=eps,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        maximize=maximize,
-    )
+    attributes = {
+        "lr": lr,
+        "alpha": alpha,
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "momentum": momentum,
+        "maximize": maximize,
+    }
+    _run(_core.rmsprop, _rmsprop_step, params, grads, [squares, means, moments], attributes)

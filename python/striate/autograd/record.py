@@ -1,0 +1,203 @@
+"""Recording a pass: operators, state changes and the sizes they depend on, as one Graph."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from striate import _core
+from striate.autograd import tape
+from striate.autograd.dim import Dim
+from striate.autograd.tensor import Tensor
+
+Tensors = Sequence[Tensor] | Mapping[str, Tensor]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
+
+class RecordError(RuntimeError):
+    """Something that a record cannot hold: a value read by Python, or memory changed by other means than `assign`."""
+
+
+class _Known:
+    """What the recording knows of one array: its value in the graph, and the version of its memory."""
+
+    __slots__ = ("value", "version")
+
+    def __init__(self, value: int, version: int) -> None:
+        self.value = value
+        self.version = version
+
+
+def _caller() -> str:
+    """Return "file:line" of the innermost frame outside this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _named(tensors: Tensors, prefix: str) -> list[tuple[str, Tensor]]:
+    if isinstance(tensors, Mapping):
+        return list(tensors.items())
+    return [(f"{prefix}{i}", tensor) for i, tensor in enumerate(tensors)]
+
+
+class Recording:
+    """A graph that grows while its `with` block runs; made by `record`.
+
+    Attributes
+    ----------
+    graph : _core.Graph
+        Values, operator calls in order, guards; `str(graph)` shows it, `graph.hash()` identifies it.
+    """
+
+    def __init__(self, inputs: Tensors, states: Tensors, scalars: Tensors) -> None:
+        self.graph = _core.Graph()
+        # Arrays are known as long as they live; the graph itself keeps states and constants alive.
+        self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
+        self._kept: list[Tensor] = []
+        self._thread = 0
+        for name, tensor in _named(inputs, "input"):
+            self._declare(tensor, self.graph.add_input(name, tensor._array))
+        for name, tensor in _named(scalars, "scalar"):
+            self._declare(tensor, self.graph.add_scalar(name, tensor._array))
+        for name, tensor in _named(states, "state"):
+            self._declare(tensor, self.graph.add_state(name, tensor._array))
+
+    def _declare(self, tensor: Tensor, value: int) -> None:
+        if tensor._array in self._known:
+            raise ValueError(
+                f"record: expected each tensor once among inputs, scalars and states, got value {value} again; list it once"
+            )
+        self._known[tensor._array] = _Known(value, tensor._array.version)
+        self._kept.append(tensor)
+
+    def __enter__(self) -> Recording:
+        self._thread = threading.get_ident()
+        if self._thread in tape.recorders:
+            raise RecordError(
+                "record: expected no recording under way on this thread, got a second one; leave the first"
+            )
+        tape.recorders[self._thread] = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del tape.recorders[self._thread]
+        if kind is None:
+            self.graph.validate()
+
+    def returns(self, *tensors: Tensor) -> None:
+        """Name the results of the recorded pass, in order."""
+        self.graph.set_results([self.value(tensor) for tensor in tensors])
+
+    def value(self, tensor: Tensor) -> int:
+        """Return the id of a tensor's value in the graph; a tensor that no operator made is a constant from now on."""
+        return self._value(tensor._array)
+
+    def _value(self, array: Any) -> int:
+        known = self._known.get(array)
+        if known is None:
+            known = self._known[array] = _Known(self.graph.add_constant(array), array.version)
+        elif known.version != array.version:
+            raise RecordError(
+                f"record: expected memory that only assign changes, got {self._name(known.value)} at version "
+                f"{array.version} instead of {known.version} at {_caller()}; change states by striate.assign, and make views "
+                "of them again afterwards"
+            )
+        return known.value
+
+    def _name(self, value: int) -> str:
+        found = self.graph.value(value)
+        return f"{found.kind} {found.name!r}" if found.name else f"a {found.kind}"
+
+    # What the tape calls.
+
+    def append(self, op: str, arrays: Sequence[Any], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
+        """Append one operator call."""
+        ids = [-1 if array is None else self._value(array) for array in arrays]
+        made = self.graph.add_node(op, attributes, ids, results)
+        for array, value in zip(results, made, strict=True):
+            self._known[array] = _Known(value, array.version)
+
+    def assign(self, state: Any, value: Any) -> None:
+        """Append the change of a state; the caller writes the memory next."""
+        known = self._known.get(state)
+        if known is None or self.graph.value(self.graph.state_of(known.value)).kind != "state":
+            raise RecordError(
+                f"assign: expected a state of the recording, got another tensor at {_caller()}; "
+                "pass it to record(states=...)"
+            )
+        self._value(state)
+        after = self.graph.assign(known.value, self._value(value))
+        known.value = after
+        known.version = state.version + 1
+
+    def shape(self, array: Any) -> tuple[int, ...]:
+        """Return the shape of an array, its sizes as Dims where they came from an input."""
+        known = self._known.get(array)
+        if known is None:
+            return array.shape  # type: ignore[no-any-return]
+        guard = self.graph.add_guard
+        return tuple([n if type(n) is int else Dim.of(n, guard) for n in self.graph.value(known.value).shape])
+
+    def refuse(self, array: Any, what: str) -> None:
+        """Raise when the values of this array are not known before the record runs."""
+        known = self._known.get(array)
+        if known is not None and self.graph.value(known.value).kind != "constant":
+            raise RecordError(
+                f"{what}: expected operators on tensors while recording, got a read of values ({self._name(known.value)}) at "
+                f"{_caller()}; compute with operators, or do it outside the recording"
+            )
+
+
+def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) -> Recording:
+    """Record the operators of a `with` block as a graph, while they run.
+
+    Parameters
+    ----------
+    inputs : sequence or dict of Tensor
+        What changes with every call. Their sizes become `Dim`s, so the record can be planned for others.
+    states : sequence or dict of Tensor
+        What lives across calls and changes only by `assign`: parameters, running statistics, optimizer moments.
+    scalars : sequence or dict of Tensor
+        Run-time numbers of no axes, such as a learning rate.
+
+    Returns
+    -------
+    Recording
+        Use it in a `with` block; name the results with `returns`, then read `graph`.
+
+    Raises
+    ------
+    RecordError
+        Inside the block: values read by Python (`item`, `numpy`, `bool`, iteration …), with the line that did it; memory
+        changed by other means than `assign`; a recording within a recording.
+    ValueError
+        A tensor or a name given twice.
+
+    Notes
+    -----
+    Only this thread is recorded. Tensors that no operator made (weights not given as states, tables) become constants.
+    Gradients are built from operators, so `backward` inside the block is recorded as well: a whole training step is one
+    graph.
+
+    Examples
+    --------
+    >>> import striate
+    >>> x = striate.zeros(2, 3)
+    >>> with striate.autograd.record(inputs=[x]) as recording:
+    ...     recording.returns(striate.flatten(x))
+    >>> print(recording.graph, end="")
+    %0 = input "input0" : float32(i0.0, i0.1)
+    %1 = reshape(%0; shape=[i0.0*i0.1]) : float32(i0.0*i0.1,)
+    return %1
+    """
+    return Recording(inputs, states, scalars)
