@@ -23,8 +23,7 @@ def pixels(png: bytes) -> NDArray[np.uint8]:
 def history(n: int) -> list[dict[str, float]]:
     """Make n epochs."""
     return [
-        {"epoch": i, "train_loss": 1 / i, "train_accuracy": 0.9, "val_loss": 1.2 / i, "val_accuracy": 0.8}
-        for i in range(1, n + 1)
+        {"epoch": i, "loss": 1 / i, "accuracy": 0.9, "val_loss": 1.2 / i, "val_accuracy": 0.8} for i in range(1, n + 1)
     ]
 
 

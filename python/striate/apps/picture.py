@@ -31,8 +31,8 @@ def draw_curves(history: Sequence[dict[str, float]]) -> bytes:
     Parameters
     ----------
     history : sequence of dict
-        One row for each epoch, with `epoch`, `train_loss`, `train_accuracy`, `val_loss` and `val_accuracy`
-        (accuracies from 0 to 1); at least one row.
+        One row for each epoch, with `epoch`, `loss`, `accuracy`, `val_loss` and `val_accuracy` (accuracies from 0 to
+        1); at least one row.
 
     Returns
     -------
@@ -45,8 +45,8 @@ def draw_curves(history: Sequence[dict[str, float]]) -> bytes:
     epochs = [row["epoch"] for row in history]
     panels: list[Axes] = figure.subplots(1, 2)
     for axes, quantity, title in zip(panels, ("loss", "accuracy"), ("Loss", "Accuracy"), strict=True):
-        for part, name, colour in (("train", "training", TRAIN_COLOUR), ("val", "validation", VALIDATION_COLOUR)):
-            values = [row[f"{part}_{quantity}"] for row in history]
+        for part, name, colour in (("", "training", TRAIN_COLOUR), ("val_", "validation", VALIDATION_COLOUR)):
+            values = [row[part + quantity] for row in history]
             last = f"{values[-1]:.1%}" if quantity == "accuracy" else f"{values[-1]:.3f}"
             marker = "o" if len(epochs) <= 30 else ""
             axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, lw=1.8, label=f"{name}: {last}")

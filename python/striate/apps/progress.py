@@ -18,11 +18,15 @@ class Reporter(Protocol):
         """Show one line about the run."""
         ...
 
+    def begin(self, position: float) -> None:
+        """Start the clock; `position` is the number of epochs done before, with the part of one that was begun."""
+        ...
+
     def batch(self, epoch: int, done: float, loss: float, accuracy: float, images_per_s: float) -> None:
         """Show how far an epoch is (`done` from 0 to 1) and its averages so far."""
         ...
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, float], images_per_s: float) -> None:
         """Show a finished epoch, a row of the history."""
         ...
 
@@ -36,17 +40,13 @@ class ConsoleReporter:
         Whether it is a terminal decides between a live line and plain lines.
     n_epochs : int
         Epochs of the whole run.
-    first_epoch : int, default 0
-        Epochs done by an earlier part of the run, for the time left.
     """
 
-    def __init__(self, console: Console, n_epochs: int, first_epoch: int = 0) -> None:
+    def __init__(self, console: Console, n_epochs: int) -> None:
         """Prepare the display; it starts with the `with` block."""
         self._console = console
         self._n_epochs = n_epochs
-        self._start_epoch: float | None = None
-        self._start = 0.0
-        self._first_epoch = first_epoch
+        self._first: tuple[float, float] | None = None
         self._live = Progress(
             TextColumn("epoch {task.fields[epoch]:>3}/{task.fields[n_epochs]}"),
             BarColumn(bar_width=24),
@@ -59,8 +59,7 @@ class ConsoleReporter:
         self._task: TaskID | None = None
 
     def __enter__(self) -> ConsoleReporter:
-        """Start the display and the clock."""
-        self._start = time.perf_counter()
+        """Start the display."""
         self._live.start()
         return self
 
@@ -72,45 +71,44 @@ class ConsoleReporter:
 
     def say(self, line: str) -> None:
         """Show one line about the run."""
-        self._console.print(line, highlight=False)
+        self._console.print(line, highlight=False, markup=False)
+
+    def begin(self, position: float) -> None:
+        """Start the clock of the time left."""
+        self._first = position, time.perf_counter()
 
     def batch(self, epoch: int, done: float, loss: float, accuracy: float, images_per_s: float) -> None:
         """Update the live line."""
         if not self._console.is_terminal:
             return
-        position = epoch + done
-        if self._start_epoch is None:
-            self._start_epoch, self._start = position, time.perf_counter()
         fields: dict[str, Any] = {
             "epoch": epoch + 1,
             "n_epochs": self._n_epochs,
             "loss": f"{loss:.4f}",
             "accuracy": f"{accuracy:6.2%}",
             "speed": f"{images_per_s:,.0f}",
-            "left": _duration(self._seconds_left(position)),
+            "left": _duration(self._seconds_left(epoch + done)),
         }
         if self._task is None:
             self._task = self._live.add_task("", total=1.0, **fields)
         self._live.update(self._task, completed=done, **fields)
 
-    def epoch(self, row: Mapping[str, float]) -> None:
+    def epoch(self, row: Mapping[str, float], images_per_s: float) -> None:
         """Print a line for a finished epoch."""
         number = round(row["epoch"])
-        if self._start_epoch is None:
-            self._start_epoch = float(self._first_epoch)
         left = self._seconds_left(number)
         tail = f"  {_duration(left)} left" if number < self._n_epochs and left is not None else ""
         self.say(
-            f"epoch {number:>3}/{self._n_epochs}  loss {row['train_loss']:.4f}  accuracy {row['train_accuracy']:6.2%}  "
+            f"epoch {number:>3}/{self._n_epochs}  loss {row['loss']:.4f}  accuracy {row['accuracy']:6.2%}  "
             f"val loss {row['val_loss']:.4f}  val accuracy {row['val_accuracy']:6.2%}  "
-            f"{row['images_per_s']:,.0f} images/s{tail}"
+            f"{images_per_s:,.0f} images/s{tail}"
         )
 
     def _seconds_left(self, position: float) -> float | None:
-        done = position - (self._start_epoch or 0.0)
-        if done <= 0:
+        if self._first is None or position <= self._first[0]:
             return None
-        return (time.perf_counter() - self._start) / done * (self._n_epochs - position)
+        seconds_per_epoch = (time.perf_counter() - self._first[1]) / (position - self._first[0])
+        return seconds_per_epoch * (self._n_epochs - position)
 
 
 def _duration(seconds: float | None) -> str:

@@ -9,28 +9,15 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
-
-Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-
-HISTORY_COLUMNS = (
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "train_accuracy",
-    "val_loss",
-    "val_accuracy",
-    "seconds",
-    "images_per_s",
-)
+from typing import Any
 
 
 class RunFolder:
     """Read and write the files of one training run.
 
     ``config.json`` says how the run was made, ``history.csv`` what happened in each epoch, ``model.safetensors`` holds
-    the weights, ``checkpoint/`` what a resumed run needs, ``result.json`` the test set's verdict, and four pictures
-    show it. Every file is replaced in one step: a kill leaves the old one or the new one, never half of one.
+    the weights, ``checkpoint.safetensors`` what a resumed run needs besides, ``result.json`` the test set's verdict,
+    and four pictures show it. Every file is replaced in one step: a kill leaves the old one or the new one.
 
     Parameters
     ----------
@@ -49,8 +36,8 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder of what a resumed run needs."""
-        return self.path / "checkpoint"
+        """The file of what a resumed run needs: weights, optimizer, history, place in the data."""
+        return self.path / "checkpoint.safetensors"
 
     @property
     def is_finished(self) -> bool:
@@ -92,7 +79,7 @@ class RunFolder:
         folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 
-    def read_config(self) -> dict[str, object]:
+    def read_config(self) -> dict[str, Any]:
         """Return what ``config.json`` holds.
 
         Raises
@@ -116,17 +103,17 @@ class RunFolder:
             raise ValueError(f"run: expected a JSON object in {file}, got {type(config).__name__}; restore the file")
         return config
 
-    def write_json(self, name: str, value: Mapping[str, Json]) -> None:
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write ``config.json`` or ``result.json``."""
         self.write(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        """Write one line for each epoch to ``history.csv``."""
+        """Write one line for each epoch to ``history.csv``; the first row, at least one, gives the columns."""
         text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
         writer.writeheader()
         for row in rows:
-            writer.writerow({name: f"{row[name]:.6g}" for name in HISTORY_COLUMNS})
+            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
         self.write("history.csv", text.getvalue().encode())
 
     def write(self, name: str, content: bytes) -> None:

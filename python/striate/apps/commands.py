@@ -1,0 +1,178 @@
+"""The commands of `striate`: read the arguments, call the library, print."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from striate.apps import classify
+from striate.apps.progress import ConsoleReporter
+from striate.apps.run import RunFolder
+
+app = typer.Typer(
+    name="striate",
+    help="Train and use convolutional neural networks on the CPU you have.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+# A terminal's width is its own; piped text must not be broken at 80 columns.
+console = Console(soft_wrap=True)
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+logger = logging.getLogger("striate.apps")
+
+
+@app.command()
+def train(
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="fashion-mnist, or a folder with a sub-folder of images for each class. "
+            "Default: 6,000 pictures of clothes that come with the package.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help=f"Network: {', '.join(classify.MODEL_NAMES)}.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate of the schedule.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images in a step.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same weights.")] = 0,
+    size: Annotated[int | None, typer.Option(help="Side to which pictures of a folder are scaled.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder. Default: a new one under runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+) -> None:
+    """Train a network to tell pictures apart."""
+    with _reported():
+        if resume is not None:
+            given: dict[str, object] = {
+                "DATA": data,
+                "--model": model,
+                "--epochs": epochs,
+                "--lr": lr,
+                "--batch-size": batch_size,
+            }
+            given |= {"--size": size, "--out": out, "--seed": seed or None}
+            extra = [name for name, value in given.items() if value is not None]
+            if extra:
+                raise ValueError(
+                    f"train: expected --resume alone, because the run keeps its settings, got {', '.join(extra)} too"
+                )
+            run = RunFolder(resume)
+            task = classify.Task.resumed(run)
+        else:
+            recipe = classify.default_recipe(data).but(
+                model=model, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed, size=size
+            )
+            # Data and network come first: a mistake there leaves no folder behind.
+            task = classify.Task.new(data, recipe)
+            run = RunFolder.new(out, task.data_name)
+        with ConsoleReporter(console, task.recipe.epochs) as reporter:
+            try:
+                result = classify.train_task(task, run, reporter)
+            except KeyboardInterrupt:
+                _complain(f"train: stopped; continue with striate train --resume {run.path}")
+                raise typer.Exit(INTERRUPTED) from None
+        console.print(
+            f"test accuracy {result['test_accuracy']:.2%} on {result['n_test']:,} images; "
+            f"everything is in {run.path}{os.sep}",
+            highlight=False,
+            markup=False,
+        )
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
+    images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.", show_default=False)],
+) -> None:
+    """Say what is in pictures: label and probability, best five."""
+    with _reported():
+        trained = classify.load(RunFolder(run))
+        is_bad = False
+        for path in images:
+            try:
+                best = trained.predict(path)[:5]
+            except (ValueError, OSError) as error:
+                # One bad file does not cost the others their answers.
+                _complain(str(error))
+                is_bad = True
+                continue
+            others = ", ".join(f"{label} {probability:.1%}" for label, probability in best[1:])
+            label, probability = best[0]
+            console.print(f"{path}: {label} {probability:.1%}  ({others})", highlight=False, markup=False)
+        if is_bad:
+            raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
+    data: Annotated[str, typer.Argument(help="embedded, fashion-mnist, or an image folder with the same classes.")],
+) -> None:
+    """Measure a trained network on a data set: accuracy, precision and recall of each class."""
+    with _reported():
+        trained = classify.load(RunFolder(run))
+        split = trained.test_split(data)
+        verdict = classify.evaluate(trained.model, split)
+        table = Table(box=None, pad_edge=False)
+        table.add_column("class")
+        for name in ("images", "precision", "recall"):
+            table.add_column(name, justify="right")
+        for row in verdict.per_class():
+            table.add_row(escape(row["class"]), f"{row['n_images']:,}", _share(row["precision"]), _share(row["recall"]))
+        console.print(table)
+        console.print(
+            f"accuracy {verdict.accuracy:.2%} on {len(split):,} images, loss {verdict.loss:.4f}", highlight=False
+        )
+
+
+@app.command()
+def info() -> None:
+    """Describe the installation and the machine."""
+    from striate import machine
+
+    with _reported():
+        for name, value in machine.info().items():
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            if name.endswith("_bytes") and isinstance(value, int):
+                name, shown = name.removesuffix("_bytes"), f"{value / 1024:,.0f} KiB" if value else "unknown"
+            console.print(f"{name.replace('_', ' '):<16}{shown}", highlight=False, markup=False)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _complain(line: str) -> None:
+    # The last output of a progress display may still be in the buffer of stdout.
+    sys.stdout.flush()
+    sys.stderr.write(f"striate: {line}\n")
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turn what a user can put right into one line and exit code 2; a bug keeps its traceback."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError, FloatingPointError, ModuleNotFoundError) as error:
+        logger.debug("the error in full", exc_info=True)
+        _complain(" ".join(str(error).split()) or ("out of memory" if isinstance(error, MemoryError) else repr(error)))
+        raise typer.Exit(BAD_INPUT) from None
+    except KeyboardInterrupt:
+        _complain("stopped")
+        raise typer.Exit(INTERRUPTED) from None
