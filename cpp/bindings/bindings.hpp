@@ -29,5 +29,6 @@ void bind_shape(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_map(py::module_& m);
 void bind_optim(py::module_& m);
+void bind_rows(py::module_& m);
 
 }  // namespace striate

@@ -79,8 +79,11 @@ void bind_map(py::module_& m) {
       case 2:
         bind_map_op<Array, Array>(m, op);
         break;
-      default:
+      case 3:
         bind_map_op<Array, Array, Array>(m, op);
+        break;
+      default:
+        bind_map_op<Array, Array, Array, Array>(m, op);
     }
   }
   constexpr const char* reductions[] = {"sum", "prod", "max", "min"};

@@ -39,6 +39,7 @@ PYBIND11_MODULE(_core, m) {
   bind_graph(m);
   bind_map(m);
   bind_optim(m);
+  bind_rows(m);
 }
 
 }  // namespace striate

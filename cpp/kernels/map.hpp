@@ -36,14 +36,87 @@ enum class MapRule : int {
 };
 
 // X(name, inputs, rule, cost, parameter a, parameter b): cost in loads and adds, 1 is memory bound.
-#define STRIATE_MAP_OPS(X)                 \
-  X(add, 2, numeric, 1, nullptr, nullptr)  \
-  X(sub, 2, numeric, 1, nullptr, nullptr)  \
-  X(mul, 2, numeric, 1, nullptr, nullptr)  \
-  X(div, 2, floating, 1, nullptr, nullptr) \
-  X(neg, 1, numeric, 1, nullptr, nullptr)  \
-  X(relu, 1, numeric, 1, nullptr, nullptr) \
-  X(relu_grad, 2, floating, 1, nullptr, nullptr)
+// clang-format off
+#define STRIATE_MAP_OPS(X)                                      \
+  X(add, 2, numeric, 1, nullptr, nullptr)                       \
+  X(sub, 2, numeric, 1, nullptr, nullptr)                       \
+  X(mul, 2, numeric, 1, nullptr, nullptr)                       \
+  X(div, 2, floating, 1, nullptr, nullptr)                      \
+  X(maximum, 2, numeric, 1, nullptr, nullptr)                   \
+  X(minimum, 2, numeric, 1, nullptr, nullptr)                   \
+  X(pow, 2, numeric, 8, nullptr, nullptr)                       \
+  X(neg, 1, numeric, 1, nullptr, nullptr)                       \
+  X(abs, 1, numeric, 1, nullptr, nullptr)                       \
+  X(square, 1, numeric, 1, nullptr, nullptr)                    \
+  X(sign, 1, numeric, 1, nullptr, nullptr)                      \
+  X(floor, 1, numeric, 1, nullptr, nullptr)                     \
+  X(ceil, 1, numeric, 1, nullptr, nullptr)                      \
+  X(round, 1, numeric, 1, nullptr, nullptr)                     \
+  X(relu, 1, numeric, 1, nullptr, nullptr)                      \
+  X(clip, 1, numeric, 1, "lo", "hi")                            \
+  X(reciprocal, 1, floating, 1, nullptr, nullptr)               \
+  X(sqrt, 1, floating, 1, nullptr, nullptr)                     \
+  X(rsqrt, 1, floating, 2, nullptr, nullptr)                    \
+  X(exp, 1, floating, 8, nullptr, nullptr)                      \
+  X(expm1, 1, floating, 8, nullptr, nullptr)                    \
+  X(log, 1, floating, 8, nullptr, nullptr)                      \
+  X(log1p, 1, floating, 8, nullptr, nullptr)                    \
+  X(sin, 1, floating, 8, nullptr, nullptr)                      \
+  X(cos, 1, floating, 8, nullptr, nullptr)                      \
+  X(erf, 1, floating, 8, nullptr, nullptr)                      \
+  X(tanh, 1, floating, 8, nullptr, nullptr)                     \
+  X(eq, 2, compares, 1, nullptr, nullptr)                       \
+  X(ne, 2, compares, 1, nullptr, nullptr)                       \
+  X(lt, 2, compares, 1, nullptr, nullptr)                       \
+  X(le, 2, compares, 1, nullptr, nullptr)                       \
+  X(gt, 2, compares, 1, nullptr, nullptr)                       \
+  X(ge, 2, compares, 1, nullptr, nullptr)                       \
+  X(isnan, 1, compares, 1, nullptr, nullptr)                    \
+  X(isinf, 1, compares, 1, nullptr, nullptr)                    \
+  X(isfinite, 1, compares, 1, nullptr, nullptr)                 \
+  X(logical_and, 2, logical, 1, nullptr, nullptr)               \
+  X(logical_or, 2, logical, 1, nullptr, nullptr)                \
+  X(logical_xor, 2, logical, 1, nullptr, nullptr)               \
+  X(logical_not, 1, logical, 1, nullptr, nullptr)               \
+  X(where, 3, chooses, 1, nullptr, nullptr)                     \
+  X(relu_grad, 2, floating, 1, nullptr, nullptr)                \
+  X(clip_grad, 2, floating, 1, "lo", "hi")                      \
+  X(maximum_grad, 3, floating, 1, nullptr, nullptr)             \
+  X(minimum_grad, 3, floating, 1, nullptr, nullptr)             \
+  X(relu6, 1, numeric, 1, nullptr, nullptr)                     \
+  X(relu6_grad, 2, floating, 1, nullptr, nullptr)               \
+  X(leaky_relu, 1, floating, 1, "negative_slope", nullptr)      \
+  X(leaky_relu_grad, 2, floating, 1, "negative_slope", nullptr) \
+  X(prelu, 2, floating, 1, nullptr, nullptr)                    \
+  X(prelu_grad, 3, floating, 1, nullptr, nullptr)               \
+  X(prelu_grad_weight, 2, floating, 1, nullptr, nullptr)        \
+  X(hardswish, 1, floating, 1, nullptr, nullptr)                \
+  X(hardswish_grad, 2, floating, 1, nullptr, nullptr)           \
+  X(hardsigmoid, 1, floating, 1, nullptr, nullptr)              \
+  X(hardsigmoid_grad, 2, floating, 1, nullptr, nullptr)         \
+  X(elu, 1, floating, 8, "alpha", nullptr)                      \
+  X(elu_grad, 2, floating, 8, "alpha", nullptr)                 \
+  X(selu, 1, floating, 8, nullptr, nullptr)                     \
+  X(selu_grad, 2, floating, 8, nullptr, nullptr)                \
+  X(gelu, 1, floating, 8, nullptr, nullptr)                     \
+  X(gelu_grad, 2, floating, 8, nullptr, nullptr)                \
+  X(gelu_tanh, 1, floating, 8, nullptr, nullptr)                \
+  X(gelu_tanh_grad, 2, floating, 8, nullptr, nullptr)           \
+  X(silu, 1, floating, 8, nullptr, nullptr)                     \
+  X(silu_grad, 2, floating, 8, nullptr, nullptr)                \
+  X(mish, 1, floating, 8, nullptr, nullptr)                     \
+  X(mish_grad, 2, floating, 8, nullptr, nullptr)                \
+  X(sigmoid, 1, floating, 8, nullptr, nullptr)                  \
+  X(sigmoid_grad, 2, floating, 1, nullptr, nullptr)             \
+  X(tanh_grad, 2, floating, 1, nullptr, nullptr)                \
+  X(softplus, 1, floating, 8, "beta", "threshold")              \
+  X(softplus_grad, 2, floating, 8, "beta", "threshold")         \
+  X(mask_scale, 2, chooses, 1, "scale", nullptr)                \
+  X(huber, 1, floating, 1, "delta", nullptr)                    \
+  X(huber_grad, 2, floating, 1, "delta", nullptr)               \
+  X(bce_logits, 3, floating, 8, nullptr, nullptr)               \
+  X(bce_logits_grad, 4, floating, 8, nullptr, nullptr)
+// clang-format on
 
 enum class MapOp : int {
 #define STRIATE_ENUMERATE(name, inputs, rule, cost, a, b) name,

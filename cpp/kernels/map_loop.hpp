@@ -75,6 +75,35 @@ void map3(const MapRun& run) {
   }
 }
 
+template <class T, class F>
+void map4(const MapRun& run) {
+  const Parameters p{run.a, run.b};
+  for (std::ptrdiff_t r = 0; r < run.rows; ++r) {
+    const T* __restrict x0 = row_of<T>(run, 0, r);
+    const T* __restrict x1 = row_of<T>(run, 1, r);
+    const T* __restrict x2 = row_of<T>(run, 2, r);
+    const T* __restrict x3 = row_of<T>(run, 3, r);
+    T* __restrict y = static_cast<T*>(run.y) + r * run.y_row;
+    for (std::ptrdiff_t i = 0; i < run.n; ++i) {
+      y[i] = F{}(x0[i], x1[i], x2[i], x3[i], p);
+    }
+  }
+}
+
+// y = the mask is set ? f(x) : 0
+template <class T, class F>
+void map_masked(const MapRun& run) {
+  const Parameters p{run.a, run.b};
+  for (std::ptrdiff_t r = 0; r < run.rows; ++r) {
+    const std::uint8_t* __restrict mask = row_of<std::uint8_t>(run, 0, r);
+    const T* __restrict x = row_of<T>(run, 1, r);
+    T* __restrict y = static_cast<T*>(run.y) + r * run.y_row;
+    for (std::ptrdiff_t i = 0; i < run.n; ++i) {
+      y[i] = mask[i] != 0 ? F{}(x[i], p) : T(0);
+    }
+  }
+}
+
 template <class T>
 inline constexpr int kMapTypeOf = 0;
 template <>
@@ -96,6 +125,16 @@ void set2(MapKernels& table, MapOp op, F /*formula*/) {
 template <class T, class F>
 void set3(MapKernels& table, MapOp op, F /*formula*/) {
   table.map[static_cast<int>(op)][kMapTypeOf<T>] = map3<T, T, T, F>;
+}
+
+// Predicates: inputs of type T, one byte out.
+template <class T, class F>
+void set_test1(MapKernels& table, MapOp op, F /*formula*/) {
+  table.map[static_cast<int>(op)][kMapTypeOf<T>] = map1<std::uint8_t, T, F>;
+}
+template <class T, class F>
+void set_test2(MapKernels& table, MapOp op, F /*formula*/) {
+  table.map[static_cast<int>(op)][kMapTypeOf<T>] = map2<std::uint8_t, T, F>;
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 #include "kernels/optim.hpp"
 #include "kernels/pool.hpp"
 
+#include "kernels/rows.hpp"
+
 namespace striate {
 
 inline constexpr int kMaxTileRows = 16;
@@ -80,6 +82,7 @@ struct KernelTable {
   PoolKernels<double> pool_f64;
   MapKernels maps;
   ReduceKernels reductions;
+  RowsKernels rows;
   OptimKernels<float> optim_f32;
   OptimKernels<double> optim_f64;
   ProbeKernels probe;

@@ -102,6 +102,8 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
   if (row.rule == MapRule::floating && !is_floating(dtype)) {
     dtype = DType::float32;
   }
+  check<DTypeError>(dtype != DType::boolean || (op != static_cast<int>(MapOp::sub) && op != static_cast<int>(MapOp::neg)),
+                    row.name, ": expected numbers, got bool; use logical_xor or logical_not");
   const MapType type = row.rule == MapRule::logical       ? MapType::b8
                        : is_choice && !is_floating(dtype) ? MapType::i64
                                                           : computing_type(row.name, dtype);
@@ -128,7 +130,7 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
   for (int k = 0; k < n_inputs; ++k) {
     wanted[k] = is_choice && k == 0 ? DType::boolean : kDTypeOf[static_cast<int>(type)];
     const std::ptrdiff_t step = loop.step(k + 1);
-    if (x[k].dtype() != wanted[k] || (step != 1 && !(step == 0 && n_inputs == 2))) {
+    if (x[k].dtype() != wanted[k] || (step != 1 && !(step == 0 && n_inputs == 2 && !is_choice))) {
       gather[k] = kernels().maps.copy[static_cast<int>(x[k].dtype())][static_cast<int>(wanted[k])];
       is_direct = false;
     }

@@ -125,6 +125,47 @@ struct MapInfo {
 
 // op: 0 sum, 1 product, 2 maximum, 3 minimum; no dims means all. Sums and products of integers are int64.
 [[nodiscard]] Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim);
+
+// ---- rows along one axis (ops/softmax.cpp) ----
+
+// op: 0 softmax(x), 1 log_softmax(x), 2 and 3 their gradients (x is grad_y, y the output). dim = 1 gives channels-last.
+[[nodiscard]] Array rows_op(int op, const Array& x, const Array* y, int dim);
+// Index of the first largest (or smallest) element over dim, or in the flattened array; int64. NaN wins.
+[[nodiscard]] Array argument(const char* op, bool is_max, const Array& x, int dim, bool is_flat, bool keepdim);
+
+// −Σ_c w[c]·((1 − smoothing)·[c = t] + smoothing / C)·log p[c], x (N, C, …), target (N, …) of integers.
+enum class Reduction : int { none, sum, mean };
+struct ClassLossParams {
+  bool is_logits;  // x are logits (cross-entropy), else log-probabilities (nll)
+  double smoothing;
+  std::int64_t ignore_index;
+  Reduction reduction;  // the mean divides by the weights of the targets that count
+};
+struct ClassLoss {
+  Array loss;
+  Array log_sum;  // per target, for the gradient
+  Array total;    // Σ of the targets' weights
+};
+[[nodiscard]] ClassLoss class_loss(const char* op, const Array& x, const Array& target, const Array* weight,
+                                   const ClassLossParams& params);
+[[nodiscard]] Array class_loss_grad(const char* op, const Array& grad_y, const Array& x, const Array& target,
+                                    const Array* weight, const Array& log_sum, const Array& total,
+                                    const ClassLossParams& params);
+
+// ---- random numbers (ops/random.cpp) ----
+
+// Draw number `call` of the generator `seed`; element e in memory order depends on (seed, call, e) only.
+struct Draw {
+  std::uint64_t seed;
+  std::uint64_t call;
+};
+[[nodiscard]] Array random_uniform(const Extents& shape, DType dtype, const Draw& draw);  // [0, 1)
+[[nodiscard]] Array random_normal(const Extents& shape, DType dtype, const Draw& draw);
+[[nodiscard]] Array random_integers(const Extents& shape, std::int64_t low, std::int64_t high,
+                                    const Draw& draw);  // low … high − 1
+[[nodiscard]] Array random_permutation(std::ptrdiff_t n, const Draw& draw);
+[[nodiscard]] Array random_mask(const Array& like, double p,
+                                const Draw& draw);  // false with probability p; laid out as `like`
 // ---- normalisation (ops/batch_norm.cpp) ----
 
 // Per channel of x (N, C, *spatial): mean, biased variance (C,), and y = (x − mean)/√(var + eps)·weight + bias.
@@ -162,5 +203,7 @@ enum class Stream : std::uint8_t { copy, copy_nt, triad, read };
 [[nodiscard]] double measure_fma(DType dtype, double seconds);
 // Bytes per second that a stream over `bytes` per array moves on all threads, reads plus writes, best of `repeats`.
 [[nodiscard]] double measure_stream(Stream stream, std::ptrdiff_t bytes, int repeats);
+
+
 
 }  // namespace striate
