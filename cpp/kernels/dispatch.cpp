@@ -11,16 +11,15 @@
 
 // One line per *.isa.cpp file: what it adds to a table.
 #define STRIATE_FOR_EACH_FILL(X) \
+  X(fill_activation)             \
   X(fill_arithmetic)             \
   X(fill_copy)                   \
-  X(fill_activation)             \
   X(fill_elementary)             \
   X(fill_gemm)                   \
   X(fill_norm)                   \
   X(fill_optim)                  \
   X(fill_pool)                   \
   X(fill_probe)                  \
-  X(fill_reduce)
   X(fill_random)                 \
   X(fill_reduce)                 \
   X(fill_softmax)

@@ -8,7 +8,6 @@
 #include "kernels/norm.hpp"
 #include "kernels/optim.hpp"
 #include "kernels/pool.hpp"
-
 #include "kernels/rows.hpp"
 
 namespace striate {

@@ -161,11 +161,12 @@ struct Draw {
 };
 [[nodiscard]] Array random_uniform(const Extents& shape, DType dtype, const Draw& draw);  // [0, 1)
 [[nodiscard]] Array random_normal(const Extents& shape, DType dtype, const Draw& draw);
-[[nodiscard]] Array random_integers(const Extents& shape, std::int64_t low, std::int64_t high,
-                                    const Draw& draw);  // low … high − 1
+// low … high − 1
+[[nodiscard]] Array random_integers(const Extents& shape, std::int64_t low, std::int64_t high, const Draw& draw);
 [[nodiscard]] Array random_permutation(std::ptrdiff_t n, const Draw& draw);
-[[nodiscard]] Array random_mask(const Array& like, double p,
-                                const Draw& draw);  // false with probability p; laid out as `like`
+// False with probability p; laid out as `like`.
+[[nodiscard]] Array random_mask(const Array& like, double p, const Draw& draw);
+
 // ---- normalisation (ops/batch_norm.cpp) ----
 
 // Per channel of x (N, C, *spatial): mean, biased variance (C,), and y = (x − mean)/√(var + eps)·weight + bias.
@@ -203,7 +204,5 @@ enum class Stream : std::uint8_t { copy, copy_nt, triad, read };
 [[nodiscard]] double measure_fma(DType dtype, double seconds);
 // Bytes per second that a stream over `bytes` per array moves on all threads, reads plus writes, best of `repeats`.
 [[nodiscard]] double measure_stream(Stream stream, std::ptrdiff_t bytes, int repeats);
-
-
 
 }  // namespace striate

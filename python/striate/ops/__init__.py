@@ -109,9 +109,8 @@ from striate.ops.shape import (
     triu,
     unsqueeze,
 )
-from striate.ops.state import assign, new_state
 from striate.ops.softmax import log_softmax, softmax
-from striate.ops.state import assign
+from striate.ops.state import assign, new_state
 
 __all__ = [
     "Generator",
@@ -168,14 +167,13 @@ __all__ = [
     "hardswish",
     "huber_loss",
     "index",
-    "linear",
-    "matmul",
     "isfinite",
     "isinf",
     "isnan",
     "l1_loss",
     "le",
     "leaky_relu",
+    "linear",
     "log",
     "log1p",
     "log_softmax",
@@ -186,6 +184,7 @@ __all__ = [
     "logsumexp",
     "lt",
     "manual_seed",
+    "matmul",
     "max",
     "max_pool1d",
     "max_pool2d",
