@@ -113,9 +113,9 @@ ClassLoss class_loss(const char* op, const Array& x, const Array& target, const 
         weight == nullptr || weight->is_dense(Layout::row_major) ? (weight == nullptr ? Array() : *weight) : clone(*weight);
     const auto* const label = labels.data<std::int64_t>();
     for (std::ptrdiff_t r = 0; r < rows; ++r) {
-      check<std::out_of_range>(label[r] == params.ignore_index || (label[r] >= 0 && label[r] < n), op,
-                               ": expected targets from 0 to ", n - 1, ", got ", label[r],
-                               "; check the labels or set ignore_index");
+      check<std::invalid_argument>(label[r] == params.ignore_index || (label[r] >= 0 && label[r] < n), op,
+                                   ": expected targets from 0 to ", n - 1, ", got ", label[r],
+                                   "; check the labels or set ignore_index");
     }
     ClassLoss out;
     out.loss = Array::empty(x.dtype(), target.shape());
@@ -195,8 +195,6 @@ Array argument(const char* op, bool is_max, const Array& given, int dim, bool is
                     ": expected float32, float64, an integer type or bool, got ", dtype_name(given.dtype()),
                     "; convert with .to(float32)");
   const Array x = is_floating(given.dtype()) ? given : convert(given, DType::int64);
-  check(x.size() > 0, op, ": expected at least one element, got shape ", to_string(x.shape()), "; an empty tensor has no ",
-        op);
   if (x.rank() == 0) {
     Array zero = Array::empty(DType::int64, {});
     *zero.data<std::int64_t>() = 0;
@@ -215,6 +213,8 @@ Array argument(const char* op, bool is_max, const Array& given, int dim, bool is
     rows = with_strides(x, strides);
   }
   const std::ptrdiff_t n = rows.shape(axis);
+  check(n > 0, op, ": expected at least one element over its axis, got shape ", to_string(x.shape()), "; nothing has no ",
+        op);
   const std::ptrdiff_t n_rows = rows.size() / n;
   const Array found = Array::empty(DType::int64, {n_rows});
   const auto search = [&]<class T>(T) {

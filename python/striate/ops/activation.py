@@ -29,7 +29,7 @@ def _from_input(name: str, forward: Any, grad: Any) -> Op:
     def grad_vjp(node: Any, g: Tensor) -> tuple[Tensor | None, None]:
         if node.needs[1]:
             raise RuntimeError(
-                f"{name}: expected a first derivative, got a request for its second one; only piecewise linear "
+                f"{name}: expected first derivatives only, got a request for the second; piecewise linear "
                 "activations, sigmoid and tanh have it"
             )
         return grad_row(g, node.inputs[1], **node.attributes), None
@@ -74,9 +74,7 @@ def _prelu_vjp(node: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _no_second(node: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    raise RuntimeError(
-        f"{node.op.name}: expected a first derivative, got a request for its second one, which it has not"
-    )
+    raise RuntimeError(f"{node.op.name}: expected first derivatives only, got a request for the second")
 
 
 _sigmoid = register(Op("sigmoid", _core.sigmoid, _sigmoid_vjp, saves_output=True))

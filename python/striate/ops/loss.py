@@ -13,7 +13,7 @@ from striate.ops.reduce import mean, sum, sum_to
 
 def _no_second(node: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     raise RuntimeError(
-        f"{node.op.name}: expected a first derivative, got a request for its second one, which it has not"
+        f"{node.op.name}: expected first derivatives only, got a request for the second; compose the loss of other ops"
     )
 
 
@@ -75,8 +75,8 @@ def cross_entropy(
         A target or weight that does not fit x.
     DTypeError
         Targets that are no integers.
-    IndexError
-        A target outside 0 … C − 1.
+    ValueError
+        A target outside 0 … C − 1, or another word for the reduction.
 
     Notes
     -----
@@ -86,6 +86,7 @@ def cross_entropy(
         raise ValueError(
             f"cross_entropy: expected label_smoothing from 0 to 1, got {label_smoothing}; it is a probability"
         )
+    _check_reduction("cross_entropy", reduction)
     attributes = {"label_smoothing": float(label_smoothing), "ignore_index": ignore_index, "reduction": reduction}
     return _cross_entropy(x, target, weight, **attributes)[0]  # type: ignore[no-any-return]
 
@@ -95,17 +96,22 @@ def nll_loss(
     x: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Tensor:
     """Negative log-likelihood, −weight[target] · x[target], of log-probabilities; arguments and errors as `cross_entropy`."""
+    _check_reduction("nll_loss", reduction)
     attributes = {"label_smoothing": 0.0, "ignore_index": ignore_index, "reduction": reduction}
     return _nll_loss(x, target, weight, **attributes)[0]  # type: ignore[no-any-return]
 
 
+def _check_reduction(name: str, reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}; choose one of them")
+
+
 def _reduced(name: str, values: Tensor, reduction: str) -> Tensor:
+    _check_reduction(name, reduction)
     if reduction == "mean":
         return mean(values)
     if reduction == "sum":
         return sum(values)
-    if reduction != "none":
-        raise ValueError(f"{name}: expected reduction 'mean', 'sum' or 'none', got {reduction!r}; choose one of them")
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from striate import _core
@@ -65,6 +66,15 @@ class Generator:
             self._call = call + 1 & _MASK
             return {"seed": self._seed, "call": call}
 
+    def state_dict(self) -> dict[str, int]:
+        """Return the state under names, for checkpoints."""
+        seed, call = self.get_state()
+        return {"seed": seed, "draws": call}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go to a state that `state_dict` returned."""
+        self.set_state((state["seed"], state["draws"]))
+
     def __getstate__(self) -> tuple[int, int]:
         return self.get_state()
 
@@ -76,17 +86,21 @@ class Generator:
         return f"Generator(seed={self._seed}, draws={self._call})"
 
 
-#: What draws without `generator=` take from.
-default_generator = Generator(0)
+_default = Generator(0)
+
+
+def default_generator() -> Generator:
+    """Return the generator that draws without `generator=` take from."""
+    return _default
 
 
 def manual_seed(seed: int) -> Generator:
     """Seed the default generator and return it."""
-    return default_generator.manual_seed(seed)
+    return _default.manual_seed(seed)
 
 
 def _take(generator: Generator | None) -> dict[str, int]:
-    return (default_generator if generator is None else generator).take()
+    return (_default if generator is None else generator).take()
 
 
 @public
