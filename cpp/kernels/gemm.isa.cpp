@@ -208,6 +208,33 @@ bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, st
 template <class T>
 void pack(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
           std::ptrdiff_t columns, T* b) {
+  // A transpose goes by blocks of kBlock values of k: a line of w is read once, and the lines of b that it fills stay in L1.
+  constexpr std::ptrdiff_t kBlock = 16;
+  if (stride_n != 1 && stride_k == 1) {
+    for (std::ptrdiff_t first = 0; first < k; first += kBlock) {
+      const std::ptrdiff_t n_k = k - first < kBlock ? k - first : kBlock;
+      T* const out = b + first * columns;
+      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
+        const T* const from = w + n * stride_n + first;
+        if (n_k == kBlock) {
+#pragma GCC unroll 16
+          for (std::ptrdiff_t i = 0; i < kBlock; ++i) {
+            out[i * columns + n] = from[i];
+          }
+        } else {
+          for (std::ptrdiff_t i = 0; i < n_k; ++i) {
+            out[i * columns + n] = from[i];
+          }
+        }
+      }
+      for (std::ptrdiff_t i = 0; i < n_k; ++i) {
+        for (std::ptrdiff_t n = n_cols; n < columns; ++n) {
+          out[i * columns + n] = T(0);
+        }
+      }
+    }
+    return;
+  }
   for (std::ptrdiff_t i = 0; i < k; ++i) {
     T* const out = b + i * columns;
     if (stride_n == 1) {
