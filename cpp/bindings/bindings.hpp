@@ -25,6 +25,7 @@ void bind_state(py::module_& m);
 void bind_safetensors(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
+void bind_resample(py::module_& m);
 void bind_shape(py::module_& m);
 void bind_graph(py::module_& m);
 void bind_map(py::module_& m);

@@ -35,6 +35,7 @@ PYBIND11_MODULE(_core, m) {
   bind_safetensors(m);
   bind_norm(m);
   bind_pool(m);
+  bind_resample(m);
   bind_shape(m);
   bind_graph(m);
   bind_map(m);

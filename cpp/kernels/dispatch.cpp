@@ -14,6 +14,7 @@
   X(fill_activation)             \
   X(fill_arithmetic)             \
   X(fill_copy)                   \
+  X(fill_depthwise)              \
   X(fill_elementary)             \
   X(fill_gemm)                   \
   X(fill_norm)                   \
@@ -22,6 +23,7 @@
   X(fill_probe)                  \
   X(fill_random)                 \
   X(fill_reduce)                 \
+  X(fill_resample)               \
   X(fill_softmax)
 
 #define STRIATE_DECLARE_FILL(fill) void fill(KernelTable& table);

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/depthwise.hpp"
 #include "kernels/map.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/optim.hpp"
 #include "kernels/pool.hpp"
+#include "kernels/resample.hpp"
 #include "kernels/rows.hpp"
 
 namespace striate {
@@ -75,10 +77,14 @@ struct ProbeKernels {
 struct KernelTable {
   GemmKernels<float> gemm_f32;
   GemmKernels<double> gemm_f64;
+  DepthwiseKernels<float> depthwise_f32;
+  DepthwiseKernels<double> depthwise_f64;
   NormKernels<float> norm_f32;
   NormKernels<double> norm_f64;
   PoolKernels<float> pool_f32;
   PoolKernels<double> pool_f64;
+  ResampleKernels<float> resample_f32;
+  ResampleKernels<double> resample_f64;
   MapKernels maps;
   ReduceKernels reductions;
   RowsKernels rows;
@@ -95,11 +101,27 @@ struct KernelTable {
     }
   }
   template <class T>
+  [[nodiscard]] const DepthwiseKernels<T>& depthwise() const {
+    if constexpr (sizeof(T) == 4) {
+      return depthwise_f32;
+    } else {
+      return depthwise_f64;
+    }
+  }
+  template <class T>
   [[nodiscard]] const NormKernels<T>& norm() const {
     if constexpr (sizeof(T) == 4) {
       return norm_f32;
     } else {
       return norm_f64;
+    }
+  }
+  template <class T>
+  [[nodiscard]] const ResampleKernels<T>& resample() const {
+    if constexpr (sizeof(T) == 4) {
+      return resample_f32;
+    } else {
+      return resample_f64;
     }
   }
   template <class T>

@@ -5,6 +5,7 @@
 
 #include "machine/memory.hpp"
 #include "machine/threads.hpp"
+#include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -413,6 +414,9 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
+  if (depthwise_applies(x.shape(1), weight.shape(), params.groups)) {
+    return depthwise_conv(op, x, weight, fused, params);
+  }
   const Array y =
       Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
                    Layout::channels_last);
@@ -431,6 +435,9 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
+  if (depthwise_applies(x_shape[1], weight.shape(), params.groups)) {
+    return depthwise_conv_grad_input(op, grad_y, weight, x_shape, params);
+  }
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
   dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     run_grad_input<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry);
@@ -445,6 +452,9 @@ Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, cons
   const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
+  if (depthwise_applies(x.shape(1), weight_shape, params.groups)) {
+    return depthwise_conv_grad_weight(op, grad_y, x, weight_shape, params);
+  }
   const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     run_grad_weight<decltype(zero)>(channels_last(grad_y), channels_last(x), grad_weight, geometry, folds(geometry));

@@ -75,6 +75,10 @@ struct MaxPooled {
 // int64 positions in the flattened spatial axes of x.
 [[nodiscard]] Array max_pool_indices(const char* op, const Array& taps, const Extents& x_shape, const PoolParams& params);
 
+// Σ / count by the divisor rule of PoolParams, and its adjoint.
+[[nodiscard]] Array avg_pool(const char* op, const Array& x, const PoolParams& params);
+[[nodiscard]] Array avg_pool_grad(const char* op, const Array& grad_y, const Extents& x_shape, const PoolParams& params);
+
 // ---- shape (ops/shape.cpp, ops/index.cpp) ----
 
 // A view when strides allow, else a row-major (or channels-last) copy in logical order.
@@ -190,6 +194,22 @@ struct NormGradients {
 // `is_training`: mean and var depend on x. All three gradients come from the same two passes.
 [[nodiscard]] NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
                                             const Array& mean, const Array& var, double eps, bool is_training);
+// Statistics per image and group (N, groups), or per row (rows,).
+struct GroupNormed {
+  Array y;
+  Array mean;
+  Array invstd;
+};
+// Each group of channels of each image, normalised by its own statistics; groups == C is an instance norm. (ops/group_norm.cpp)
+[[nodiscard]] GroupNormed group_norm(const char* op, const Array& x, std::ptrdiff_t groups, const Array* weight,
+                                     const Array* bias, double eps);
+[[nodiscard]] NormGradients group_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
+                                            const Array& mean, const Array& invstd, std::ptrdiff_t groups);
+// Rows over the last n_axes axes; weight and bias have their shape. (ops/layer_norm.cpp)
+[[nodiscard]] GroupNormed layer_norm(const char* op, const Array& x, int n_axes, const Array* weight, const Array* bias,
+                                     double eps);
+[[nodiscard]] NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& x, int n_axes,
+                                            const Array* weight, const Array& mean, const Array& invstd);
 // running ← (1 − momentum)·running + momentum·value in place, value being the mean and n / (n − 1) times the variance of a
 // batch.
 void batch_norm_update(const char* op, const Array& running_mean, const Array& running_var, const Array& mean,
@@ -204,5 +224,21 @@ enum class Stream : std::uint8_t { copy, copy_nt, triad, read };
 [[nodiscard]] double measure_fma(DType dtype, double seconds);
 // Bytes per second that a stream over `bytes` per array moves on all threads, reads plus writes, best of `repeats`.
 [[nodiscard]] double measure_stream(Stream stream, std::ptrdiff_t bytes, int repeats);
+
+// ---- resizing and padding (ops/resample.cpp, ops/pad.cpp) ----
+
+struct ResampleParams {
+  std::vector<std::ptrdiff_t> size;   // of the spatial axes of y
+  std::vector<double> scale_factor;   // as given, per axis; 0 where only the size is known
+  bool is_bilinear = false;           // else nearest
+  bool align_corners = false;
+  bool antialias = false;
+};
+// x (N, C, *spatial) → y (N, C, *size), channels-last; and its adjoint.
+[[nodiscard]] Array resample(const char* op, const Array& x, const ResampleParams& params);
+[[nodiscard]] Array resample_grad(const char* op, const Array& grad_y, const Extents& x_shape, const ResampleParams& params);
+
+// Axis i grows by begin[i] and end[i] elements of `value`; a negative count crops.
+[[nodiscard]] Array pad(const Array& x, const Extents& begin, const Extents& end, double value);
 
 }  // namespace striate

@@ -1,0 +1,241 @@
+// Depthwise convolution: y[n,o,i] = bias[o] + Σ_p x[n, o / M, i·s + p·d − pad]·weight[o,0,p], M outputs a channel.
+//
+// Direct: rows of outputs read rows of pixels, a padded tap is no tap. With M > 1 the channels of x are repeated first.
+#include "ops/depthwise.hpp"
+
+#include <algorithm>
+
+#include "kernels/table.hpp"
+#include "machine/memory.hpp"
+#include "ops/gather.hpp"
+#include "ops/image.hpp"
+#include "ops/map.hpp"
+
+namespace striate {
+namespace {
+
+constexpr int kMaxTaps = 32;                    // pointers a call
+constexpr std::ptrdiff_t kMaxWeightParts = 64;  // partial weight gradients
+
+struct Maps {
+  GatherPlan forward;
+  std::ptrdiff_t stride;  // of the last axis
+  Window window;
+};
+
+Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
+  check(x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
+            depthwise_applies(x_shape[1], weight_shape, params.groups),
+        op, ": expected a weight of one input channel a group and groups equal to the channels of x, more than one, got x of shape ",
+        to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
+        "; use a general convolution");
+  WindowParams window_params = params.window;
+  window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
+  Maps maps;
+  maps.window = make_window(op, spatial(x_shape), window_params);
+  for (std::size_t i = 0; i < 3; ++i) {
+    maps.forward.axis[i] = window_map(maps.window.axis[i]);
+  }
+  maps.stride = maps.window.axis[2].stride;
+  maps.forward.cut(1);
+  return maps;
+}
+
+Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& window, int rank) {
+  Extents shape{n, channels};
+  for (int i = 5 - rank; i < 3; ++i) {
+    shape.push_back(window.axis[static_cast<std::size_t>(i)].out);
+  }
+  return shape;
+}
+
+// (N, C, …) as (N, C, M, …): each channel M times (stride 0), or each group of M channels apart.
+Array with_multiplier_axis(const Array& x, std::ptrdiff_t channels, std::ptrdiff_t multiplier, std::ptrdiff_t channel_stride,
+                           std::ptrdiff_t multiplier_stride) {
+  Extents shape{x.shape(0), channels, multiplier};
+  Extents strides{x.stride(0), channel_stride, multiplier_stride};
+  for (int axis = 2; axis < x.rank(); ++axis) {
+    shape.push_back(x.shape(axis));
+    strides.push_back(x.stride(axis));
+  }
+  return Array::view(x.storage_ref(), x.dtype(), shape, strides, x.offset());
+}
+
+Array repeat_channels(const Array& x, std::ptrdiff_t multiplier) {
+  if (multiplier == 1) {
+    return unit_channels(x);
+  }
+  const Array repeated =
+      Array::empty(x.dtype(), image_shape(x.shape(0), x.shape(1) * multiplier, spatial(x.shape())), Layout::channels_last);
+  copy_into(with_multiplier_axis(repeated, x.shape(1), multiplier, multiplier, 1),
+            with_multiplier_axis(x, x.shape(1), multiplier, x.stride(1), 0));
+  return repeated;
+}
+
+Array sum_multiplier(const Array& x, std::ptrdiff_t multiplier) {
+  if (multiplier == 1) {
+    return x;
+  }
+  const int dims[] = {2};
+  return unit_channels(reduce(0, with_multiplier_axis(x, x.shape(1) / multiplier, multiplier, multiplier, 1), dims, false));
+}
+
+// [tap][O], so that channels are contiguous.
+template <class T>
+void pack_weight(const Array& weight, T* packed) {
+  const Image view(weight);
+  const T* const data = weight.data<T>();
+  const std::ptrdiff_t n_outputs = weight.shape(0);
+  for (std::ptrdiff_t d = 0; d < view.size[0]; ++d) {
+    for (std::ptrdiff_t h = 0; h < view.size[1]; ++h) {
+      for (std::ptrdiff_t w = 0; w < view.size[2]; ++w) {
+        for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
+          *packed++ = data[view.at(o, d, h, w)];
+        }
+      }
+    }
+  }
+}
+
+// Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
+template <class T>
+void run_rows(const GatherPlan& plan, const Array& x, const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+  const Image source(x);
+  const Image target(y);
+  const T* const from = x.data<T>();
+  T* const to = y.data<T>();
+  const auto kernel = kernels().depthwise<T>().row;
+  gather_rows<kMaxTaps>(plan, source.n, source.channels, [&](const GatherRow& row) {
+    const T* taps[kMaxTaps];
+    const T* weights[kMaxTaps];
+    for (std::ptrdiff_t t = 0; t < row.n_taps; ++t) {
+      const GatherTap& tap = row.taps[t];
+      taps[t] = from + source.at(row.image, tap.source[0], tap.source[1], tap.source[2]);
+      weights[t] = packed + tap.label * source.channels;
+    }
+    kernel(taps, weights, row.n_taps, row.run.source_step * source.stride[2], row.run.n, source.channels,
+           to + target.at(row.image, row.d, row.h, row.run.first), row.run.step * target.stride[2], row.continues,
+           row.is_last ? &epilogue : nullptr);
+  });
+}
+
+template <class T>
+void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x, const Array& grad_weight) {
+  const Image source(x);
+  const Image target(grad_y);
+  const std::ptrdiff_t n_weights = grad_weight.size();
+  const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
+  const std::ptrdiff_t row_cost = std::max<std::ptrdiff_t>(target.size[2] * n_weights, 1);
+  constexpr std::ptrdiff_t kTileCost = 1 << 18;  // multiply-adds
+  const Partition parts(n_rows, std::max(kTileCost / row_cost, (n_rows + kMaxWeightParts - 1) / kMaxWeightParts));
+  const Buffer<T> partial(std::max<std::ptrdiff_t>(parts.n_parts, 1) * n_weights);  // [part][tap][O]
+  std::fill_n(partial.data(), n_weights, T(0));
+  const KernelTable& table = kernels();
+  parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
+    T* const sum = partial.data() + part * n_weights;
+    std::fill_n(sum, n_weights, T(0));
+    const T* taps[kMaxTaps];
+    T* sums[kMaxTaps];
+    for (std::ptrdiff_t row = parts.begin(part); row < parts.end(part); ++row) {
+      const std::ptrdiff_t h = row % target.size[1];
+      const std::ptrdiff_t d = row / target.size[1] % target.size[0];
+      const std::ptrdiff_t image = row / target.size[1] / target.size[0];
+      for (const AxisRun& run : plan.runs) {
+        std::ptrdiff_t n_taps = 0;
+        const auto flush = [&] {
+          table.depthwise<T>().grad_weight(taps, n_taps, run.source_step * source.stride[2],
+                                           grad_y.data<T>() + target.at(image, d, h, run.first), run.step * target.stride[2],
+                                           run.n, source.channels, sums);
+          n_taps = 0;
+        };
+        for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
+          for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
+            const std::ptrdiff_t label = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * plan.axis[2].n_taps;
+            for (const AxisMap::Entry& in_w : run.entries) {
+              if (n_taps == kMaxTaps) {
+                flush();
+              }
+              taps[n_taps] = x.data<T>() + source.at(image, in_d.source, in_h.source, in_w.source);
+              sums[n_taps++] = sum + (label + in_w.tap) * source.channels;
+            }
+          }
+        }
+        flush();
+      }
+    }
+  });
+  for (std::ptrdiff_t step = 1; step < parts.n_parts; step *= 2) {
+    for (std::ptrdiff_t i = 0; i + step < parts.n_parts; i += 2 * step) {
+      table.norm<T>().add(partial.data() + i * n_weights, partial.data() + (i + step) * n_weights, n_weights);
+    }
+  }
+  const Image out(grad_weight);
+  const T* sum = partial.data();
+  for (std::ptrdiff_t d = 0; d < out.size[0]; ++d) {
+    for (std::ptrdiff_t h = 0; h < out.size[1]; ++h) {
+      for (std::ptrdiff_t w = 0; w < out.size[2]; ++w) {
+        for (std::ptrdiff_t o = 0; o < grad_weight.shape(0); ++o) {
+          grad_weight.data<T>()[out.at(o, d, h, w)] = *sum++;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+bool depthwise_applies(std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+  return groups == channels && groups > 1 && weight_shape[1] == 1 && weight_shape[0] % channels == 0;
+}
+
+Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const Maps maps = make_maps(op, x.shape(), weight.shape(), params);
+    const std::ptrdiff_t n_outputs = weight.shape(0);
+    const Array y =
+        Array::empty(x.dtype(), output_shape(x.shape(0), n_outputs, maps.window, x.rank()), Layout::channels_last);
+    const Buffer<T> packed(weight.size());
+    pack_weight(weight, packed.data());
+    const Buffer<T> bias(fused.bias != nullptr ? n_outputs : 0);
+    for (std::ptrdiff_t o = 0; o < n_outputs && fused.bias != nullptr; ++o) {
+      bias[o] = fused.bias->data<T>()[o * fused.bias->stride(0)];
+    }
+    run_rows<T>(maps.forward, repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
+                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
+    return y;
+  });
+}
+
+Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
+                                const ConvParams& params) {
+  return dispatch_float(op, grad_y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const Maps maps = make_maps(op, x_shape, weight.shape(), params);
+    const std::ptrdiff_t n_outputs = weight.shape(0);
+    GatherPlan backward;
+    for (int i = 0; i < 3; ++i) {
+      backward.axis[i] = transposed(maps.forward.axis[i]);
+    }
+    backward.cut(maps.stride);
+    const Array grad_x =
+        Array::empty(grad_y.dtype(), image_shape(x_shape[0], n_outputs, spatial(x_shape)), Layout::channels_last);
+    const Buffer<T> packed(weight.size());
+    pack_weight(weight, packed.data());
+    run_rows<T>(backward, unit_channels(grad_y), packed.data(), grad_x, {nullptr, false, T(0), T(0)});
+    return sum_multiplier(grad_x, n_outputs / x_shape[1]);
+  });
+}
+
+Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
+                                 const ConvParams& params) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    const Maps maps = make_maps(op, x.shape(), weight_shape, params);
+    const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
+    run_grad_weight<T>(maps.forward, unit_channels(grad_y), repeat_channels(x, weight_shape[0] / x.shape(1)), grad_weight);
+    return grad_weight;
+  });
+}
+
+}  // namespace striate
