@@ -26,7 +26,8 @@ py::tuple tuple_of(F&& f) {
 void bind_group_norm(py::module_& m) {
   m.def(
       "group_norm",
-      [](const std::string& op, const Array& x, const Given& weight, const Given& bias, std::ptrdiff_t num_groups, double eps) {
+      [](const std::string& op, const Array& x, const Given& weight, const Given& bias, std::ptrdiff_t num_groups,
+         double eps) {
         return tuple_of([&] { return group_norm(op.c_str(), x, num_groups, pointer(weight), pointer(bias), eps); });
       },
       py::arg("op"), py::arg("x"), py::arg("weight"), py::arg("bias"), py::arg("num_groups"), py::arg("eps"));
@@ -47,7 +48,8 @@ void bind_group_norm(py::module_& m) {
   m.def(
       "layer_norm_grad",
       [](const Array& grad_y, const Array& x, const Given& weight, const Array& mean, const Array& invstd, int n_axes) {
-        return tuple_of([&] { return layer_norm_grad("layer_norm_grad", grad_y, x, n_axes, pointer(weight), mean, invstd); });
+        return tuple_of(
+            [&] { return layer_norm_grad("layer_norm_grad", grad_y, x, n_axes, pointer(weight), mean, invstd); });
       },
       py::arg("grad_y"), py::arg("x"), py::arg("weight"), py::arg("mean"), py::arg("invstd"), py::arg("n_axes"));
 }

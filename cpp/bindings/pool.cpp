@@ -88,8 +88,8 @@ void bind_pool(py::module_& m) {
     return params;
   };
   bind_mean(m, "", mean_params, py::detail::type_list<Sizes, Sizes, Pads, bool, bool, std::ptrdiff_t>{},
-            py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("ceil_mode"), py::arg("count_include_pad"),
-            py::arg("divisor_override"));
+            py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("ceil_mode"),
+            py::arg("count_include_pad"), py::arg("divisor_override"));
   bind_mean(m, "adaptive_", &adaptive_params, py::detail::type_list<Sizes>{}, py::arg("output_size"));
   bind_max(m, "adaptive_", &adaptive_params, py::detail::type_list<Sizes>{}, py::arg("output_size"));
 }

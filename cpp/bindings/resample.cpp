@@ -18,8 +18,8 @@ void bind_resample(py::module_& m) {
          bool align_corners, bool antialias) {
         return resample("interpolate", x, resample_params(size, scale_factor, mode, align_corners, antialias));
       },
-      py::arg("x"), py::arg("size"), py::arg("scale_factor"), py::arg("mode"), py::arg("align_corners"), py::arg("antialias"),
-      NoGil());
+      py::arg("x"), py::arg("size"), py::arg("scale_factor"), py::arg("mode"), py::arg("align_corners"),
+      py::arg("antialias"), NoGil());
   m.def(
       "resample_grad",
       [](const Array& grad_y, const Sizes& x_shape, const Sizes& size, const std::vector<double>& scale_factor,

@@ -1,4 +1,5 @@
-// What the kernels of depthwise convolution compute. A row of n pixels; every tap reads a row of its own; channels are contiguous.
+// What the kernels of depthwise convolution compute. A row of n pixels; every tap reads a row of its own; channels are
+// contiguous.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +16,8 @@ struct DepthwiseEpilogue {
 
 template <class T>
 struct DepthwiseKernels {
-  // y[j][c] = Σ_t x[t][j][c]·w[t][c], one chain of fused multiply-adds in order of t. With `continues` it starts at y; with an
-  // epilogue the result is clamp(Σ + bias).
+  // y[j][c] = Σ_t x[t][j][c]·w[t][c], one chain of fused multiply-adds in order of t. With `continues` it starts at y; with
+  // an epilogue the result is clamp(Σ + bias).
   void (*row)(const T* const* x,  // [n_taps] pointers to n pixels, x_step apart
               const T* const* w,  // [n_taps] pointers to channels
               std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels,

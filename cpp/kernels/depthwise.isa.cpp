@@ -1,8 +1,8 @@
 // Depthwise convolution: rows of pixels, all three passes. Contracts: depthwise.hpp.
 //
-// Register budget of `row`: 8 pixels of accumulators + 1 vector of weights + 1 of x = 10 of 16. A tap's weights are loaded once per
-// 8 pixels, so there are 9 loads for 8 multiply-adds: the loads are the bound, 12 % above that of the multiply-adds. (Reusing pixels
-// across neighbouring windows would save loads that the second load port gives for free.)
+// Register budget of `row`: 8 pixels of accumulators + 1 vector of weights + 1 of x = 10 of 16. A tap's weights are loaded
+// once per 8 pixels, so there are 9 loads for 8 multiply-adds: the loads are the bound, 12 % above that of the
+// multiply-adds. (Reusing pixels across neighbouring windows would save loads that the second load port gives for free.)
 // Register budget of `grad_weight`: 8 taps of accumulators + 1 of g + 1 of x.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
@@ -14,8 +14,9 @@ constexpr int kPixels = 8;
 constexpr int kTaps = 8;
 
 template <class T, int NJ>
-STRIATE_INLINE void pixels(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t in,
-                           std::ptrdiff_t c, T* y, std::ptrdiff_t y_step, bool continues, const DepthwiseEpilogue<T>* epilogue) {
+STRIATE_INLINE void pixels(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
+                           std::ptrdiff_t in, std::ptrdiff_t c, T* y, std::ptrdiff_t y_step, bool continues,
+                           const DepthwiseEpilogue<T>* epilogue) {
   Vec<T> sum[NJ];
 #pragma GCC unroll 8
   for (int j = 0; j < NJ; ++j) {

@@ -1,5 +1,5 @@
-// Mean pooling: y[n,c,i] = Σ_p x[n,c, i·s + p − pad] / count, padding being 0. The count of a window is that of its pixels inside
-// the image, or inside the padded image with count_include_pad.
+// Mean pooling: y[n,c,i] = Σ_p x[n,c, i·s + p − pad] / count, padding being 0. The count of a window is that of its pixels
+// inside the image, or inside the padded image with count_include_pad.
 #include <algorithm>
 
 #include "kernels/table.hpp"
@@ -74,8 +74,9 @@ void run_sum(const GatherPlan& plan, const Array& x, const Array& y, Scale scale
       const GatherTap& tap = row.taps[t];
       taps[t] = from + source.at(row.image, tap.source[0], tap.source[1], tap.source[2]);
     }
-    kernel(taps, row.n_taps, row.run.source_step * source.stride[2], row.run.n, source.channels, row.is_last ? scale(row) : T(1),
-           to + target.at(row.image, row.d, row.h, row.run.first), row.run.step * target.stride[2], row.continues);
+    kernel(taps, row.n_taps, row.run.source_step * source.stride[2], row.run.n, source.channels,
+           row.is_last ? scale(row) : T(1), to + target.at(row.image, row.d, row.h, row.run.first),
+           row.run.step * target.stride[2], row.continues);
   });
 }
 
@@ -99,8 +100,8 @@ Array divided(const Array& x, const Divisors& divisors) {
 }
 
 void check_dilation(const char* op, const PoolParams& params) {
-  check(std::all_of(params.window.dilation.begin(), params.window.dilation.end(), [](std::ptrdiff_t d) { return d == 1; }), op,
-        ": expected dilation=1, got another one; mean pooling has no dilation");
+  check(std::all_of(params.window.dilation.begin(), params.window.dilation.end(), [](std::ptrdiff_t d) { return d == 1; }),
+        op, ": expected dilation=1, got another one; mean pooling has no dilation");
 }
 
 }  // namespace

@@ -26,7 +26,9 @@ struct Maps {
 Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
   check(x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
             depthwise_applies(x_shape[1], weight_shape, params.groups),
-        op, ": expected a weight of one input channel a group and groups equal to the channels of x, more than one, got x of shape ",
+        op,
+        ": expected a weight of one input channel a group and groups equal to the channels of x, more than one, got x of "
+        "shape ",
         to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
         "; use a general convolution");
   WindowParams window_params = params.window;
@@ -99,7 +101,8 @@ void pack_weight(const Array& weight, T* packed) {
 
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
-void run_rows(const GatherPlan& plan, const Array& x, const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+void run_rows(const GatherPlan& plan, const Array& x, const T* packed, const Array& y,
+              const DepthwiseEpilogue<T>& epilogue) {
   const Image source(x);
   const Image target(y);
   const T* const from = x.data<T>();

@@ -5,16 +5,16 @@
 
 namespace striate {
 
-// Whether a convolution of x with this weight has one input channel a group: groups == C > 1, any number of outputs a channel.
-// (A single channel is left to the GEMM, whose tiles it fills with taps.)
+// Whether a convolution of x with this weight has one input channel a group: groups == C > 1, any number of outputs a
+// channel. (A single channel is left to the GEMM, whose tiles it fills with taps.)
 [[nodiscard]] bool depthwise_applies(std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups);
 
 // As conv, conv_grad_input and conv_grad_weight of ops.hpp.
 [[nodiscard]] Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused,
                                    const ConvParams& params);
-[[nodiscard]] Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
-                                              const ConvParams& params);
-[[nodiscard]] Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
-                                               const ConvParams& params);
+[[nodiscard]] Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight,
+                                              const Extents& x_shape, const ConvParams& params);
+[[nodiscard]] Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x,
+                                               const Extents& weight_shape, const ConvParams& params);
 
 }  // namespace striate

@@ -1,5 +1,5 @@
-// Group normalisation of images: each group of channels of each image is normalised by its own mean and variance. An instance norm
-// has one channel a group.
+// Group normalisation of images: each group of channels of each image is normalised by its own mean and variance. An
+// instance norm has one channel a group.
 //
 // Statistics per channel come from one pass over memory; a group merges those of its channels.
 #include <cmath>

@@ -1,7 +1,8 @@
-// Layer normalisation: rows of contiguous values, each normalised by its own mean and variance, then scaled and shifted element by
-// element.
+// Layer normalisation: rows of contiguous values, each normalised by its own mean and variance, then scaled and shifted
+// element by element.
 //
-// A row is taken as lines of kLane values, so the kernels that work per channel find a row's statistics in kLane partial ones.
+// A row is taken as lines of kLane values, so the kernels that work per channel find a row's statistics in kLane partial
+// ones.
 #include <cmath>
 
 #include "kernels/table.hpp"
@@ -18,7 +19,8 @@ constexpr std::ptrdiff_t kLane = 64;
 constexpr std::ptrdiff_t kTile = 16 * 4096;  // elements of a task
 constexpr std::ptrdiff_t kMaxParts = 64;     // partial gradients of weight and bias
 
-// x as n_rows × length, contiguous. Images normalised over all but the batch keep their channels-last order, and weights follow.
+// x as n_rows × length, contiguous. Images normalised over all but the batch keep their channels-last order, and weights
+// follow.
 struct Rows {
   bool is_image = false;  // values lie as *spatial, C
   Array array;
@@ -57,8 +59,8 @@ void check_rows(const char* op, const Array& x, int n_axes, const Array* weight,
     inner.push_back(x.shape(axis));
   }
   for (const Array* values : {weight, bias}) {
-    check(values == nullptr || values->shape() == inner, op, ": expected weight and bias of shape ", to_string(inner), ", got ",
-          values == nullptr ? "" : to_string(values->shape()), "; it must be normalized_shape");
+    check(values == nullptr || values->shape() == inner, op, ": expected weight and bias of shape ", to_string(inner),
+          ", got ", values == nullptr ? "" : to_string(values->shape()), "; it must be normalized_shape");
     check<DTypeError>(values == nullptr || values->dtype() == x.dtype(), op, ": expected weight and bias of x's dtype ",
                       dtype_name(x.dtype()), ", got ", values == nullptr ? "" : dtype_name(values->dtype()),
                       "; convert them");
@@ -147,7 +149,8 @@ GroupNormed layer_norm(const char* op, const Array& x, int n_axes, const Array* 
   });
 }
 
-// With x̂ = (x − mean)·invstd and n values a row: grad_x = invstd·(w·g − Σ w·g / n − x̂·Σ w·g·x̂ / n), grad_weight = Σ_rows g·x̂.
+// With x̂ = (x − mean)·invstd and n values a row: grad_x = invstd·(w·g − Σ w·g / n − x̂·Σ w·g·x̂ / n), grad_weight = Σ_rows
+// g·x̂.
 NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& x, int n_axes, const Array* weight,
                               const Array& mean, const Array& invstd) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
@@ -162,8 +165,8 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
     const Array w = weight != nullptr ? in_order(*weight, rows.is_image) : Array();
     const Array grad_x = Array::empty(x.dtype(), x.shape(), rows.is_image ? Layout::channels_last : Layout::row_major);
     const NormKernels<T>& kernel = kernels().norm<T>();
-    const Partition tiles(rows.n_rows, std::max(kTile / std::max<std::ptrdiff_t>(length, 1),
-                                                (rows.n_rows + kMaxParts - 1) / kMaxParts));
+    const Partition tiles(rows.n_rows,
+                          std::max(kTile / std::max<std::ptrdiff_t>(length, 1), (rows.n_rows + kMaxParts - 1) / kMaxParts));
     const Buffer<T> partial(std::max<std::ptrdiff_t>(tiles.n_parts, 1) * 2 * length);  // [tile][grad_bias, grad_weight]
     std::fill_n(partial.data(), 2 * length, T(0));
     const std::ptrdiff_t scratch_size = 6 * length + 3 * kLane;

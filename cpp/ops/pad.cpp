@@ -1,6 +1,7 @@
-// Padding by a constant: y[i] = x[i − begin] inside, value outside. A negative count crops, so the gradient is a pad as well.
+// Padding by a constant: y[i] = x[i − begin] inside, value outside. A negative count crops, so the gradient is a pad as
+// well.
 #include "ops/map.hpp"
-#include "ops/strided_copy.hpp"
+#include "ops/shape.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {

@@ -1,7 +1,8 @@
 // Resizing: y[n,c,i] = Σ_p weight(i, p)·x[n,c,p], the product of one small linear map per axis.
 //
 // nearest: output i copies input ⌊i·step⌋. bilinear: it blends the two inputs around (i + ½)·step − ½, or around
-// i·(in − 1)/(out − 1) with align_corners. antialias: a triangle as wide as the step. step = in/out, or 1/scale_factor when given.
+// i·(in − 1)/(out − 1) with align_corners. antialias: a triangle as wide as the step. step = in/out, or 1/scale_factor when
+// given.
 #include <cmath>
 
 #include "kernels/table.hpp"
@@ -74,8 +75,9 @@ struct Maps {
 };
 
 Maps make_maps(const char* op, const Extents& x_shape, const ResampleParams& params) {
-  check(x_shape.rank() >= 3 && x_shape.rank() <= 5, op, ": expected x of shape (N, C, *spatial) with 1 to 3 spatial axes, got ",
-        to_string(x_shape), "; add or remove axes with reshape");
+  check(x_shape.rank() >= 3 && x_shape.rank() <= 5, op,
+        ": expected x of shape (N, C, *spatial) with 1 to 3 spatial axes, got ", to_string(x_shape),
+        "; add or remove axes with reshape");
   const auto n_axes = static_cast<std::size_t>(x_shape.rank() - 2);
   check(params.size.size() == n_axes && params.scale_factor.size() == n_axes, op, ": expected a size for each of ", n_axes,
         " spatial axes, got ", params.size.size(), "; pass one number or one per axis");

@@ -200,7 +200,8 @@ struct GroupNormed {
   Array mean;
   Array invstd;
 };
-// Each group of channels of each image, normalised by its own statistics; groups == C is an instance norm. (ops/group_norm.cpp)
+// Each group of channels of each image, normalised by its own statistics; groups == C is an instance norm.
+// (ops/group_norm.cpp)
 [[nodiscard]] GroupNormed group_norm(const char* op, const Array& x, std::ptrdiff_t groups, const Array* weight,
                                      const Array* bias, double eps);
 [[nodiscard]] NormGradients group_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
@@ -228,9 +229,9 @@ enum class Stream : std::uint8_t { copy, copy_nt, triad, read };
 // ---- resizing and padding (ops/resample.cpp, ops/pad.cpp) ----
 
 struct ResampleParams {
-  std::vector<std::ptrdiff_t> size;   // of the spatial axes of y
-  std::vector<double> scale_factor;   // as given, per axis; 0 where only the size is known
-  bool is_bilinear = false;           // else nearest
+  std::vector<std::ptrdiff_t> size;  // of the spatial axes of y
+  std::vector<double> scale_factor;  // as given, per axis; 0 where only the size is known
+  bool is_bilinear = false;          // else nearest
   bool align_corners = false;
   bool antialias = false;
 };
