@@ -17,11 +17,10 @@ namespace striate {
 inline constexpr int kMaxTileRows = 16;
 inline constexpr int kMaxTileVectors = 4;
 
-// What happens to an accumulator before it is stored: y = clamp(acc + bias + add, lo, hi). Null fields are unused.
+// What happens to an accumulator before it is stored: y = clamp(acc + bias, lo, hi).
 template <class T>
 struct Epilogue {
-  const T* bias;        // [n_cols], or null
-  const T* const* add;  // [m rows] pointers to n_cols values, or null
+  const T* bias;  // [n_cols], or null
   bool clamps;
   bool streams;  // store past the caches: every y[m] is aligned to 64 bytes and n_cols is a multiple of the width
   T lo;

@@ -173,7 +173,8 @@ struct Task {
   const T** pointers_scratch;  // group · n_taps · tile rows
 };
 
-// Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines.
+// Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines. Such stores
+// need no fence of their own: a task ends with the atomic that claims the next one, which on x86 drains them.
 template <class T>
 bool streams(const Gemm<T>& gemm) {
   constexpr std::ptrdiff_t line = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
@@ -193,7 +194,6 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
   const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
   Epilogue<T> epilogue{.bias = nullptr,
-                       .add = nullptr,
                        .clamps = gemm.tail.clamps,
                        .streams = streams(gemm),
                        .lo = static_cast<T>(gemm.tail.lo),

@@ -15,7 +15,7 @@ struct ConvParams {
   std::ptrdiff_t groups = 1;
 };
 
-// What may be fused behind a convolution or a linear layer: y = clamp(acc + bias + add, lo, hi).
+// What may be fused behind a convolution or a linear layer: y = clamp(acc + bias, lo, hi).
 struct Fused {
   const Array* bias = nullptr;
   bool clamps = false;
