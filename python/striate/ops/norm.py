@@ -265,4 +265,5 @@ def local_response_norm(x: Tensor, size: int, *, alpha: float = 1e-4, beta: floa
     total = padded[:, 0:channels]
     for shift in range(1, size):
         total = total + padded[:, shift : shift + channels]
-    return x / (total * (alpha / size) + k) ** beta
+    base: Tensor = total * (alpha / size) + k
+    return x / base**beta
