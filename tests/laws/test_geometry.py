@@ -13,8 +13,6 @@ from cases import Case, geometry
 from laws.harness import FLOAT32, FLOAT64, LANDED, Array, assert_within, check_oracle, problem, run_with_gradients
 from oracle import bound
 
-pytestmark = LANDED
-
 
 def _check(case: Case) -> None:
     whole = problem(case, "integer")
@@ -52,12 +50,14 @@ def test_geometry_of_transposed_convolution(n_axes: int, data: st.DataObject) ->
     _check(data.draw(geometry.conv_transpose_cases(n_axes)))
 
 
+@LANDED
 @pytest.mark.parametrize("n_axes", [1, 2, 3])
 @given(data=st.data())
 def test_geometry_of_pooling(n_axes: int, data: st.DataObject) -> None:
     _check(data.draw(geometry.pool_cases(n_axes)))
 
 
+@LANDED
 @pytest.mark.parametrize(
     "family",
     [
