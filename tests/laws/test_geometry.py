@@ -6,15 +6,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import striate
 from cases import Case, geometry
-from laws.harness import FLOAT32, FLOAT64, LANDED, Array, assert_within, check_oracle, problem, run_with_gradients
+from laws.harness import FLOAT32, FLOAT64, Array, assert_within, check_oracle, problem, run_with_gradients
 from oracle import bound
 
 
 def _check(case: Case) -> None:
+    assume(hasattr(striate.ops, case.op))  # until every op has landed
     whole = problem(case, "integer")
     outputs, gradients = run_with_gradients(case, whole)
     if case.excused:
@@ -50,14 +52,12 @@ def test_geometry_of_transposed_convolution(n_axes: int, data: st.DataObject) ->
     _check(data.draw(geometry.conv_transpose_cases(n_axes)))
 
 
-@LANDED
 @pytest.mark.parametrize("n_axes", [1, 2, 3])
 @given(data=st.data())
 def test_geometry_of_pooling(n_axes: int, data: st.DataObject) -> None:
     _check(data.draw(geometry.pool_cases(n_axes)))
 
 
-@LANDED
 @pytest.mark.parametrize(
     "family",
     [
