@@ -49,7 +49,6 @@ class Plain(nn.Module):
                 layers += [nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
                 in_channels = width
         self.features = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(in_channels, num_classes)
         for module in self.modules():
@@ -58,7 +57,7 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to scores (N, num_classes)."""
-        x = self.pool(self.features(x)).flatten(1)
+        x = self.features(x).mean(dim=(2, 3))
         return self.classifier(self.dropout(x))  # type: ignore[no-any-return]
 
 

@@ -97,7 +97,7 @@ class Upsample(Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H′, W′)."""
         return ops.interpolate(
-            x, size=self.size, scale_factor=self.scale_factor, mode=self.mode, align_corners=bool(self.align_corners)
+            x, size=self.size, scale_factor=self.scale_factor, mode=self.mode, align_corners=self.align_corners
         )
 
     def extra_repr(self) -> str:
