@@ -158,19 +158,21 @@ struct Math<float> {
   // |x|ʸ by e^{y ln|x|}, then the cases of IEEE 754-2019 §9.2.1.
   static STRIATE_INLINE double pow(double x, double y) {
     const double a = magnitude(x);
-    const double y_floor = __builtin_floor(y);
-    const bool is_integer = y_floor == y;
     const double half = 0.5 * y;
-    const bool is_odd = is_integer && __builtin_floor(half) != half && magnitude(y) < 0x1p53;
+    const double nan = __builtin_nan("");
+    // One choice of doubles after another: mixed conditions keep the loop from vectorising. No float beyond 2^24 is odd.
+    const double not_integer = __builtin_floor(y) == y ? 0.0 : nan;  // NaN poisons a sum
+    const double odd_sign = __builtin_floor(half) == half ? 1.0 : x;
+    const double sign = not_integer == 0.0 ? odd_sign : 1.0;
     double result = exp(y * log(a));
     result = a == 1.0 ? 1.0 : result;
+    const double of_negative = a == kInfinity ? result : result + not_integer;
+    result = x < 0.0 ? of_negative : result;
     result = x != x ? x : result;
-    result = x < 0.0 && !is_integer && a != kInfinity ? __builtin_nan("") : result;
-    const double signed_result = is_odd && (to_bits(x) >> 63U) != 0U ? -result : result;
-    return y == 0.0 || x == 1.0 ? 1.0 : signed_result;
+    result = from_bits(to_bits(result) ^ (to_bits(sign) & 0x8000000000000000U));
+    result = x == 1.0 ? 1.0 : result;
+    return y == 0.0 ? 1.0 : result;
   }
-
-  static STRIATE_INLINE double sqrt(double x) { return __builtin_sqrt(x); }
 };
 
 template <>

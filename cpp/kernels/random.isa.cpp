@@ -83,8 +83,16 @@ STRIATE_INLINE void draw(const RandomRun& run, const F& convert) {
     Y values[kPerBlock][kBlocks];
     convert(words, values);
     const std::ptrdiff_t n = run.n - done < kPerBlock * kBlocks ? run.n - done : kPerBlock * kBlocks;
-    for (std::ptrdiff_t i = 0; i < n; ++i) {
-      y[done + i] = values[i % kPerBlock][i / kPerBlock];
+    if (n == kPerBlock * kBlocks) {
+      for (std::ptrdiff_t j = 0; j < kBlocks; ++j) {
+        for (std::ptrdiff_t k = 0; k < kPerBlock; ++k) {
+          y[done + j * kPerBlock + k] = values[k][j];
+        }
+      }
+    } else {
+      for (std::ptrdiff_t i = 0; i < n; ++i) {
+        y[done + i] = values[i % kPerBlock][i / kPerBlock];
+      }
     }
     done += n;
   }

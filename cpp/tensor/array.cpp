@@ -9,15 +9,26 @@
 namespace striate {
 namespace {
 
-// Axes of `array` from the slowest to the fastest in memory; ties (broadcast or size 1) keep logical order.
+// Axes of `array` from the slowest to the fastest in memory: first those of size 1, whose strides say nothing; equal strides
+// keep logical order. (A sort whose comparison calls size-1 axes equal to all others is not an ordering and misplaces them.)
 std::array<int, kMaxRank> memory_order(const Array& array) {
   std::array<int, kMaxRank> order{};
+  int n = 0;
   for (int axis = 0; axis < array.rank(); ++axis) {
-    order[static_cast<std::size_t>(axis)] = axis;
+    if (array.shape(axis) == 1) {
+      order[static_cast<std::size_t>(n++)] = axis;
+    }
   }
-  std::stable_sort(order.begin(), order.begin() + array.rank(), [&](int a, int b) {
-    return array.shape(a) > 1 && array.shape(b) > 1 && array.stride(a) > array.stride(b);
-  });
+  const int n_single = n;
+  for (int axis = 0; axis < array.rank(); ++axis) {
+    if (array.shape(axis) != 1) {
+      int at = n++;
+      for (; at > n_single && array.stride(order[static_cast<std::size_t>(at - 1)]) < array.stride(axis); --at) {
+        order[static_cast<std::size_t>(at)] = order[static_cast<std::size_t>(at - 1)];
+      }
+      order[static_cast<std::size_t>(at)] = axis;
+    }
+  }
   return order;
 }
 

@@ -36,7 +36,7 @@ class Input:
     def draw(self, rng: np.random.Generator, kind: str = "real") -> Array:
         """Draw values that float32 holds exactly: `real`, `smooth` (away from kinks) or `integer`."""
         if self.dtype == "bool":
-            return rng.random(self.shape) < 0.7
+            return rng.random(self.shape) < 0.6
         if self.dtype != "float":
             low, high = self.uniform or self.integers
             values = rng.integers(int(low), int(high), self.shape).astype(self.dtype)

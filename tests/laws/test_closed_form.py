@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 import striate
-from laws.harness import LANDED
 
-pytestmark = LANDED
 ops = striate.ops
 ROWS: tuple[tuple[str, Callable[[Any], Any], list[Any], list[Any]], ...] = (
     ("relu", lambda x: ops.relu(x), [-1.0, 0.0, 2.0], [0.0, 0.0, 1.0]),

@@ -108,7 +108,7 @@ def test_gradient_dropout2d_drops_whole_channels() -> None:
 
 
 def test_refusal_random() -> None:
-    with pytest.raises(ValueError, match="dropout: expected p from 0 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"dropout: expected p from 0 to 1, got 1\.5"):
         st.dropout(st.ones(3), 1.5)
     with pytest.raises(ValueError, match="randint: expected low < high, got 3 and 3"):
         st.randint(3, 3, (2,))

@@ -153,8 +153,9 @@ def _dropout(x: Any, *, p: float, seed: int, call: int) -> Any:
 
 
 def _dropout_channels(x: Any, *, p: float, seed: int, call: int) -> Any:
-    mask = _core.random_mask(_core.empty(x.shape[:2], DType.bool), p=p, seed=seed, call=call)
-    mask = mask.try_reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+    planes = _core.random_mask(_core.empty(x.shape[:2], DType.bool), p=p, seed=seed, call=call)
+    mask = planes.try_reshape(x.shape[:2] + (1,) * (x.ndim - 2))
+    assert mask is not None
     return _core.mask_scale(mask, x, scale=1.0 / (1.0 - p) if p < 1.0 else 0.0), mask
 
 

@@ -250,7 +250,7 @@ def var(x: Tensor, dim: Dim = None, keepdim: bool = False, correction: int = 1) 
     gap = x - mean(x, dim, True)
     total = sum(functions["square"](gap), dim, keepdim)
     n = (_count(x.shape, axes(dim)) if x.ndim else 1) - correction
-    return total / float(n if n > 0 else 0)  # type: ignore[no-any-return]
+    return total / float(n if n > 0 else 0)
 
 
 @public
