@@ -63,7 +63,7 @@ def main() -> None:
         optimizer=train.Adam(model.parameters(), lr=1e-2),
         loss=nn.CrossEntropyLoss(),
         metrics={"accuracy": train.Accuracy()},
-        epochs=6,
+        epochs=12,
     )
     accuracy = run.history[-1]["val_accuracy"]
     print(f"counts the dots of {accuracy:.0%} of new images")

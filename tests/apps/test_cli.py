@@ -88,7 +88,8 @@ def test_train_leaves_a_whole_run_folder(trained: Path, pictures: Path) -> None:
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert all(0 <= float(row["val_accuracy"]) <= 1 for row in rows)
     for name in PICTURES:
-        assert Image.open(trained / name).size > (300, 100)
+        with Image.open(trained / name) as picture:
+            assert picture.size > (300, 100)
 
 
 def test_train_prints_plain_lines_when_piped(pictures: Path, tmp_path: Path) -> None:

@@ -173,6 +173,8 @@ class _SavedInputs:
 
     def __getitem__(self, i: int) -> Tensor:
         node = self._node
+        if not 0 <= i < len(node.needs):
+            raise IndexError(f"{node.op.name}: expected one of {len(node.needs)} inputs, got number {i}")
         array = node._load(i)
         edge = node.edges[i]
         if edge is None:

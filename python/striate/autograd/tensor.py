@@ -461,6 +461,10 @@ class Tensor:
         """Natural logarithm."""
         return functions["log"](self)  # type: ignore[no-any-return]
 
+    def square(self) -> Tensor:
+        """Return x²."""
+        return functions["square"](self)  # type: ignore[no-any-return]
+
     def sqrt(self) -> Tensor:
         """Square root."""
         return functions["sqrt"](self)  # type: ignore[no-any-return]
