@@ -129,6 +129,7 @@ Guard::Relation relation_from(const std::string& sign) {
 
 void bind_graph(py::module_& m) {
   bind_dim(m);
+  m.def("has_shape_function", [](const std::string& op) { return shape_function(op) != nullptr; }, py::arg("op"));
   py::class_<Value>(m, "GraphValue", "What flows through a Graph.")
       .def_property_readonly("kind", [](const Value& self) { return std::string(kind_name(self.kind)); })
       .def_readonly("dtype", &Value::dtype)

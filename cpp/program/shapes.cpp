@@ -267,6 +267,26 @@ Shapes pad_fn(const ShapeQuery& q) {
   return {out};
 }
 
+// ---- losses, random numbers, resampling ----
+
+// A scalar, or a value a target where reduction="none"; then what the gradient needs.
+Shapes class_loss_fn(const ShapeQuery& q) {
+  Shape rows = q.input(0);
+  rows.erase(rows.begin() + (rows.size() > 1 ? 1 : 0));
+  return {q.string("reduction", "mean") == "none" ? rows : Shape{}, rows, {}};
+}
+
+Shapes second_fn(const ShapeQuery& q) { return {q.input(1)}; }
+Shapes n_fn(const ShapeQuery& q) { return {{q.dim("n")}}; }
+Shapes dropout_fn(const ShapeQuery& q) { return {q.input(0), q.input(0)}; }
+
+Shapes dropout_channels_fn(const ShapeQuery& q) {
+  Shape mask(q.input(0).size(), Dim(1));
+  mask[0] = q.input(0)[0];
+  mask[1] = q.input(0)[1];
+  return {q.input(0), mask};
+}
+
 // ---- normalisation, states ----
 
 Shapes batch_norm_training_fn(const ShapeQuery& q) {
@@ -291,7 +311,16 @@ Shapes update_fn(const ShapeQuery& q) {
 using Table = std::unordered_map<std::string, ShapeFn>;
 
 void fill_elementwise(Table& table) {
-  for (const char* op : {"add",
+  for (const char* op : {"huber",
+                         "huber_grad",
+                         "bce_logits",
+                         "bce_logits_grad",
+                         "prelu",
+                         "prelu_grad",
+                         "prelu_grad_weight",
+                         "maximum_grad",
+                         "minimum_grad",
+                         "add",
                          "sub",
                          "mul",
                          "div",
@@ -362,7 +391,7 @@ void fill_elementwise(Table& table) {
     table[op] = broadcast_fn;
   }
   for (const char* op : {"clone", "to", "relayout", "softmax", "log_softmax", "softmax_grad", "log_softmax_grad",
-                         "full_like", "flip", "triangle", "dropout", "cumsum", "prelu"}) {
+                         "full_like", "flip", "triangle"}) {
     table[op] = same_fn;
   }
 }
@@ -383,6 +412,17 @@ Table make_table() {
   table["batch_norm_training"] = batch_norm_training_fn;
   table["batch_norm_eval"] = same_fn;
   table["batch_norm_grad"] = batch_norm_grad_fn;
+  for (const char* op : {"rand", "randn", "randint"}) {
+    table[op] = shape_fn;
+  }
+  for (const char* op : {"cross_entropy", "nll_loss"}) {
+    table[op] = class_loss_fn;
+    table[std::string(op) + "_grad"] = second_fn;
+  }
+  table["randperm"] = n_fn;
+  table["dropout"] = dropout_fn;
+  table["dropout2d"] = dropout_channels_fn;
+  table["mask_scale"] = second_fn;
   table["permute"] = permute_fn;
   table["concat"] = concat_fn;
   table["split"] = split_fn;

@@ -12,7 +12,8 @@ import pytest
 import striate
 from autograd.replay import Replay
 from striate import RecordError, Tensor, _core
-from striate.autograd import record
+from striate.autograd import Op, record
+from striate.autograd.op import registry
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -237,3 +238,62 @@ def test_gradients_are_recorded() -> None:
     np.testing.assert_array_equal(recorded(x)[0], step().numpy())
     x = _random(7, 3, seed=2)
     np.testing.assert_array_equal(recorded(x)[0], step().numpy())
+
+
+#: Rows without shape function: their sizes are fixed in a record, and the graph says so.
+WITHOUT_SHAPE: set[str] = set()
+
+
+def test_shape_function_of_every_row() -> None:
+    missing = {name for name in registry if not _core.has_shape_function(name)}
+    assert missing <= WITHOUT_SHAPE, f"{sorted(missing - WITHOUT_SHAPE)}: add shape functions in cpp/program/shapes.cpp"
+    assert not WITHOUT_SHAPE - missing
+
+
+def test_graph_names_ops_of_fixed_shape() -> None:
+    x = _random(2, 3)
+    row = Op("without_shape_function", lambda a: registry["relu"].forward(a))
+    with record(inputs=[x]) as recording:
+        recording.returns(row(x))
+    assert recording.graph.fixed_ops == ["without_shape_function"]
+    assert str(recording.graph).splitlines()[1].endswith("float32(2, 3) fixed")
+
+
+@pytest.mark.parametrize("draw", ["dropout", "dropout2d", "randn"])
+def test_random_draws_go_on_from_a_state(draw: str) -> None:
+    generator = striate.Generator(-3)
+
+    def function(x: Tensor) -> Tensor:
+        if draw == "randn":
+            return x + striate.randn(x.shape, generator=generator) * striate.rand(x.shape, generator=generator)
+        op = getattr(striate.ops, draw)
+        return op(op(x, 0.5, True, generator), 0.3, True, generator)
+
+    x = _random(4, 8, 3, 3)
+    generator.take()
+    with record(inputs={"x": x}) as recording:
+        recording.returns(function(x))
+    assert recording.generators == {"random0": generator}
+    replay = Replay(recording.graph)
+    for _ in range(3):  # eager and replay go on from the same place
+        np.testing.assert_array_equal(replay(x)[0], function(x).numpy())
+    assert replay.state("random0").tolist() == [-3, generator.get_state()[1]]
+    assert recording.graph.fixed_ops == []
+
+
+def test_loss_and_softmax_at_other_sizes() -> None:
+    x, target = _random(4, 5), striate.tensor([0, 2, 4, 1])
+    x.requires_grad_()
+
+    def step(x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        loss = striate.cross_entropy(x, target, reduction="sum")
+        (g,) = striate.autograd.grad(loss + (striate.softmax(x, 1) * x).sum(), x)
+        assert g is not None
+        return loss, g
+
+    with record(inputs=[x, target]) as recording:
+        recording.returns(*step(x, target))
+    assert recording.graph.fixed_ops == []
+    x, target = _random(7, 5, seed=3).requires_grad_(), striate.tensor([0, 2, 4, 1, 1, 1, 3])
+    for replayed, expected in zip(Replay(recording.graph)(x, target), step(x, target), strict=True):
+        np.testing.assert_array_equal(replayed, expected.detach().numpy())

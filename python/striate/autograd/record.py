@@ -13,6 +13,7 @@ from typing import Any
 from striate import _core
 from striate.autograd import tape
 from striate.autograd.dim import Dim
+from striate.autograd.op import functions
 from striate.autograd.tensor import Tensor
 
 Tensors = Sequence[Tensor] | Mapping[str, Tensor]
@@ -32,6 +33,17 @@ class _Known:
     def __init__(self, value: int, version: int) -> None:
         self.value = value
         self.version = version
+
+
+class _Stream:
+    """A generator while recording: its state, its draws before, and its draws since."""
+
+    __slots__ = ("n_draws", "start", "state")
+
+    def __init__(self, state: Tensor, start: int) -> None:
+        self.state = state
+        self.start = start
+        self.n_draws = 0
 
 
 def _caller() -> str:
@@ -55,6 +67,8 @@ class Recording:
     ----------
     graph : _core.Graph
         Values, operator calls in order, guards; `str(graph)` shows it, `graph.hash()` identifies it.
+    generators : dict of Generator
+        Those that were drawn from, by the name of the state that stands for each: int64 (seed, draws taken).
     """
 
     def __init__(self, inputs: Tensors, states: Tensors, scalars: Tensors) -> None:
@@ -62,6 +76,8 @@ class Recording:
         # Arrays are known as long as they live; the graph itself keeps states and constants alive.
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
         self._kept: list[Tensor] = []
+        self._streams: dict[int, _Stream] = {}
+        self.generators: dict[str, Any] = {}
         self._thread = 0
         for name, tensor in _named(inputs, "input"):
             self._declare(tensor, self.graph.add_input(name, tensor._array))
@@ -90,7 +106,11 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        del tape.recorders[self._thread]
+        try:
+            if kind is None:
+                self._end_streams()
+        finally:
+            del tape.recorders[self._thread]
         if kind is None:
             self.graph.validate()
 
@@ -140,6 +160,24 @@ class Recording:
         known.value = after
         known.version = state.version + 1
 
+    def draw(self, generator: Any) -> tuple[Tensor, dict[str, int]]:
+        """Return the state (seed, draws) of a generator, and the attributes of its next draw in this recording."""
+        numbers = generator.take()
+        stream = self._streams.get(id(generator))
+        if stream is None:
+            seed = numbers["seed"]
+            state = functions["tensor"]([seed - 2**64 if seed >= 2**63 else seed, numbers["call"]])
+            name = f"random{len(self._streams)}"
+            stream = self._streams[id(generator)] = _Stream(state, numbers["call"])
+            self._declare(state, self.graph.add_state(name, state._array))
+            self.generators[name] = generator
+        stream.n_draws = numbers["call"] - stream.start + 1
+        return stream.state, {"seed": 0, "call": stream.n_draws - 1}
+
+    def _end_streams(self) -> None:
+        for stream in self._streams.values():
+            functions["assign"](stream.state, functions["add"](stream.state, functions["tensor"]([0, stream.n_draws])))
+
     def shape(self, array: Any) -> tuple[int, ...]:
         """Return the shape of an array, its sizes as Dims where they came from an input."""
         known = self._known.get(array)
@@ -185,7 +223,8 @@ def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) ->
 
     Notes
     -----
-    Only this thread is recorded. Tensors that no operator made (weights not given as states, tables) become constants.
+    Random draws are numbered from a state of the record, which counts on at the end of each pass: see
+    `Recording.generators`. Only this thread is recorded. Tensors that no operator made (weights not given as states, tables) become constants.
     Gradients are built from operators, so `backward` inside the block is recorded as well: a whole training step is one
     graph.
 

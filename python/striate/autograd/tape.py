@@ -37,6 +37,9 @@ class Recorder(Protocol):
     def assign(self, state: Any, value: Any) -> None:
         """Append the change of a state, which is about to happen."""
 
+    def draw(self, generator: Any) -> tuple[Tensor, dict[str, int]]:
+        """Return the state that random draws count from, and the attributes of the next draw."""
+
     def shape(self, array: Any) -> tuple[int, ...]:
         """Return the shape of an array with the origin of its sizes."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from striate import _core
+from striate.autograd import tape
 from striate.autograd.op import Op, public, register
 from striate.autograd.tensor import Tensor
 from striate.ops.create import Size, _shape
@@ -99,8 +100,35 @@ def manual_seed(seed: int) -> Generator:
     return _default.manual_seed(seed)
 
 
-def _take(generator: Generator | None) -> dict[str, int]:
-    return (_default if generator is None else generator).take()
+def _draw(generator: Generator | None) -> tuple[Tensor | None, dict[str, int]]:
+    """Return what an operator's next draw is numbered by: attributes, and in a recording a state they count from."""
+    chosen = _default if generator is None else generator
+    if tape.recorders:
+        recorder = tape.recorder()
+        if recorder is not None:
+            return recorder.draw(chosen)
+    return None, chosen.take()
+
+
+def _numbers(state: Any, seed: int, call: int) -> dict[str, int]:
+    """Return seed and number of the draw; `state` holds (seed, draws) in a recording, and `call` counts on from there."""
+    if state is None:
+        return {"seed": seed, "call": call}
+    first, drawn = state.numpy().tolist()
+    return {"seed": first & _MASK, "call": drawn + call & _MASK}
+
+
+def _drawn(kernel: Any) -> Any:
+    def forward(state: Any, *, seed: int, call: int, **attributes: Any) -> Any:
+        return kernel(**attributes, **_numbers(state, seed, call))
+
+    return forward
+
+
+_rand = register(Op("rand", _drawn(_core.rand)))
+_randn = register(Op("randn", _drawn(_core.randn)))
+_randint = register(Op("randint", _drawn(_core.randint)))
+_randperm = register(Op("randperm", _drawn(_core.randperm)))
 
 
 @public
@@ -119,13 +147,15 @@ def rand(*size: Size, generator: Generator | None = None, dtype: DType = DType.f
     -------
     Tensor, row-major
     """
-    return Tensor._wrap(_core.rand(shape=_shape(size), dtype=dtype, **_take(generator)))
+    state, numbers = _draw(generator)
+    return _rand(state, shape=tuple(_shape(size)), dtype=dtype, **numbers)  # type: ignore[no-any-return]
 
 
 @public
 def randn(*size: Size, generator: Generator | None = None, dtype: DType = DType.float32) -> Tensor:
     """Draw from the normal distribution of mean 0 and variance 1; arguments as `rand`."""
-    return Tensor._wrap(_core.randn(shape=_shape(size), dtype=dtype, **_take(generator)))
+    state, numbers = _draw(generator)
+    return _randn(state, shape=tuple(_shape(size)), dtype=dtype, **numbers)  # type: ignore[no-any-return]
 
 
 @public
@@ -138,30 +168,32 @@ def randint(low: int, high: int | None = None, size: Size = (), *, generator: Ge
         An empty interval.
     """
     first, last = (0, low) if high is None else (low, high)
-    return Tensor._wrap(_core.randint(shape=_shape((size,)), low=first, high=last, **_take(generator)))
+    state, numbers = _draw(generator)
+    return _randint(state, shape=tuple(_shape((size,))), low=first, high=last, **numbers)  # type: ignore[no-any-return]
 
 
 @public
 def randperm(n: int, *, generator: Generator | None = None) -> Tensor:
     """Draw a permutation of 0 … n − 1, int64."""
-    return Tensor._wrap(_core.randperm(n, **_take(generator)))
+    state, numbers = _draw(generator)
+    return _randperm(state, n=n, **numbers)  # type: ignore[no-any-return]
 
 
-def _dropout(x: Any, *, p: float, seed: int, call: int) -> Any:
-    mask = _core.random_mask(x, p=p, seed=seed, call=call)
+def _dropout(x: Any, state: Any, *, p: float, seed: int, call: int) -> Any:
+    mask = _core.random_mask(x, p=p, **_numbers(state, seed, call))
     return _core.mask_scale(mask, x, scale=1.0 / (1.0 - p) if p < 1.0 else 0.0), mask
 
 
-def _dropout_channels(x: Any, *, p: float, seed: int, call: int) -> Any:
-    planes = _core.random_mask(_core.empty(x.shape[:2], DType.bool), p=p, seed=seed, call=call)
+def _dropout_channels(x: Any, state: Any, *, p: float, seed: int, call: int) -> Any:
+    planes = _core.random_mask(_core.empty(x.shape[:2], DType.bool), p=p, **_numbers(state, seed, call))
     mask = planes.try_reshape(x.shape[:2] + (1,) * (x.ndim - 2))
     assert mask is not None
     return _core.mask_scale(mask, x, scale=1.0 / (1.0 - p) if p < 1.0 else 0.0), mask
 
 
-def _dropout_vjp(node: Any, g: Tensor, *_: Any) -> tuple[Tensor]:
+def _dropout_vjp(node: Any, g: Tensor, *_: Any) -> tuple[Tensor, None]:
     p = node.attributes["p"]
-    return (_mask_scale(node.results[1].detach(), g, scale=1.0 / (1.0 - p) if p < 1.0 else 0.0),)
+    return _mask_scale(node.results[1].detach(), g, scale=1.0 / (1.0 - p) if p < 1.0 else 0.0), None
 
 
 def _mask_scale_vjp(node: Any, g: Tensor) -> tuple[None, Tensor]:
@@ -226,4 +258,5 @@ def _drop(row: Op, x: Tensor, p: float, training: bool, generator: Generator | N
         raise ValueError(f"{row.name}: expected p from 0 to 1, got {p}; it is a probability")
     if not training or p == 0.0:
         return x
-    return row(x, p=float(p), **_take(generator))[0]  # type: ignore[no-any-return]
+    state, numbers = _draw(generator)
+    return row(x, state, p=float(p), **numbers)[0]  # type: ignore[no-any-return]
