@@ -229,6 +229,7 @@ Shapes conv_transpose_fn(const ShapeQuery& q) {
   const std::vector<Dim> dilation = list_or(q, "dilation", n, 1);
   const std::vector<Dim> extra = list_or(q, "output_padding", n, 0);
   const Pads pad = pads(q, n);
+  q.same(x[1], weight[0]);
   Shape out{x[0], weight[1] * q.dim("groups", 1)};
   for (std::size_t i = 0; i < n; ++i) {
     out.push_back((x[i + 2] - 1) * at(stride, i) - at(pad.begin, i) - at(pad.end, i) +
@@ -256,14 +257,20 @@ Shape pooled(const ShapeQuery& q) {
 Shapes pool_fn(const ShapeQuery& q) { return {pooled(q)}; }
 Shapes pool_taps_fn(const ShapeQuery& q) { return {pooled(q), pooled(q)}; }
 
-// The last len(pad)/2 axes grow; pairs (begin, end) come last axis first.
 Shapes pad_fn(const ShapeQuery& q) {
   Shape out = q.input(0);
-  const auto by = q.dims("pad");
-  for (std::size_t i = 0; 2 * i + 1 < by.size(); ++i) {
-    Dim& size = out[out.size() - 1 - i];
-    size = size + by[2 * i] + by[2 * i + 1];
+  const auto begin = q.dims("begin");
+  const auto end = q.dims("end");
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    out[i] = out[i] + at(begin, i) + at(end, i);
   }
+  return {out};
+}
+
+Shapes interpolate_fn(const ShapeQuery& q) {
+  Shape out{q.input(0)[0], q.input(0)[1]};
+  const auto sizes = q.dims("size");
+  out.insert(out.end(), sizes.begin(), sizes.end());
   return {out};
 }
 
@@ -299,6 +306,24 @@ Shapes batch_norm_grad_fn(const ShapeQuery& q) {
   return {x, {x[1]}, {x[1]}};
 }
 
+Shapes layer_norm_fn(const ShapeQuery& q) {
+  const Shape& x = q.input(0);
+  const auto n_rows = x.size() - static_cast<std::size_t>(q.dim("n_axes").value());
+  const Shape rows{product(std::span(x).first(n_rows))};
+  return {x, rows, rows};
+}
+
+Shapes layer_norm_grad_fn(const ShapeQuery& q) {
+  const Shape& x = q.input(1);
+  const Shape last(x.end() - q.dim("n_axes").value(), x.end());
+  return {x, last, last};
+}
+
+Shapes group_norm_fn(const ShapeQuery& q) {
+  const Shape groups{q.input(0)[0], q.dim("num_groups")};
+  return {q.input(0), groups, groups};
+}
+
 // Updates return their states anew.
 Shapes update_fn(const ShapeQuery& q) {
   Shapes out;
@@ -311,7 +336,9 @@ Shapes update_fn(const ShapeQuery& q) {
 using Table = std::unordered_map<std::string, ShapeFn>;
 
 void fill_elementwise(Table& table) {
-  for (const char* op : {"huber",
+  for (const char* op : {"gelu_tanh",
+                         "gelu_tanh_grad",
+                         "huber",
                          "huber_grad",
                          "bce_logits",
                          "bce_logits_grad",
@@ -409,6 +436,14 @@ Table make_table() {
   for (const char* op : {"batch_norm_update", "sgd_step", "adam_step", "rmsprop_step"}) {
     table[op] = update_fn;
   }
+  table["layer_norm"] = layer_norm_fn;
+  table["layer_norm_grad"] = layer_norm_grad_fn;
+  for (const std::string name : {"group_norm", "instance_norm"}) {
+    table[name] = group_norm_fn;
+    table[name + "_grad"] = batch_norm_grad_fn;
+  }
+  table["interpolate"] = interpolate_fn;
+  table["interpolate_grad"] = x_shape_fn;
   table["batch_norm_training"] = batch_norm_training_fn;
   table["batch_norm_eval"] = same_fn;
   table["batch_norm_grad"] = batch_norm_grad_fn;

@@ -100,6 +100,7 @@ def test_canonical_form(make: Any, text: str) -> None:
         (lambda h: float(h), ["i0.0 - 8 == 0"]),
         (lambda h: int(h), ["i0.0 - 8 == 0"]),
         (lambda h: [0] * h, ["i0.0 - 8 == 0"]),
+        (lambda h: h * 0.5, ["i0.0 - 8 == 0"]),
         (lambda h: bool(h), ["i0.0 != 0"]),
         (lambda h: h == -1, []),
         (lambda h: h >= 0, []),

@@ -19,8 +19,8 @@ class Dim(int):
 
     Notes
     -----
-    Python reads the plain number without asking in `range(n)` and indices of lists: a loop over a Dim is recorded with the
-    number of rounds it had.
+    Python reads the plain number without asking in `range(n)`, in indices of lists and in `0.5 * n`: a loop over a Dim is
+    recorded with the number of rounds it had.
 
     Attributes
     ----------
@@ -41,6 +41,8 @@ class Dim(int):
         return dim
 
     def _combine(self, other: Any, operation: str, *, is_swapped: bool = False) -> Any:
+        if isinstance(other, float):
+            self._plain()  # and then float's own arithmetic
         if not isinstance(other, int):
             return NotImplemented
         theirs = other.expression if isinstance(other, Dim) else _core.Dim(int(other))

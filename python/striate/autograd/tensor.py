@@ -101,7 +101,7 @@ class Tensor:
     def __len__(self) -> int:
         if self.ndim == 0:
             raise TypeError("len: expected a tensor with an axis, got a single number; use .size")
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __repr__(self) -> str:
         if tape.recorder() is not None:
