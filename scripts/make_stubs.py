@@ -36,11 +36,12 @@ def generate() -> str:
         )
         raw = Path(folder) / "striate" / "_core.pyi"
         raw.write_text(HEADER + raw.read_text())
+        ruff = [sys.executable, "-m", "ruff"]
         config = ["--config", str(ROOT / "pyproject.toml")]
         subprocess.run(
-            ["ruff", "check", "-q", "--fix", "--exit-zero", "--select", "I,UP,F401", *config, str(raw)], check=True
+            [*ruff, "check", "-q", "--fix", "--exit-zero", "--select", "I,UP,F401", *config, str(raw)], check=True
         )
-        subprocess.run(["ruff", "format", "-q", *config, str(raw)], check=True)
+        subprocess.run([*ruff, "format", "-q", *config, str(raw)], check=True)
         return raw.read_text()
 
 
