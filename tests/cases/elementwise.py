@@ -132,6 +132,21 @@ CASES = (
     _unary("abs", kinks=(0.0,)),
     _unary("exp", ulps=2, scale=5.0),
     _unary("log", ulps=2, uniform=(0.01, 9.0), integers=(1, 4), nonfinite=(nan, INF)),
+    _unary("expm1", ulps=2, scale=3.0),
+    _unary("log1p", ulps=2, uniform=(-0.9, 9.0), integers=(1, 4), nonfinite=(nan, INF)),
+    _unary("erf", ulps=2, scale=2.0),
+    _unary("rsqrt", ulps=2, uniform=(0.01, 9.0), integers=(1, 4), nonfinite=(nan, INF)),
+    *(
+        Case(
+            op=op,
+            label="",
+            inputs=(real(*SHAPE, differentiable=False),),
+            oracle=getattr(elementwise, op),
+            nonfinite=EVERY,
+            constant="drawn values are finite",
+        )
+        for op in ("isnan", "isinf", "isfinite")
+    ),
     _unary("sqrt", limit=_rounded, uniform=(0.01, 9.0), integers=(1, 4), nonfinite=(nan, INF)),
     _unary("square", limit=_rounded, excused=""),
     _unary("reciprocal", limit=_rounded, uniform=(0.2, 4.0), integers=(1, 4)),
@@ -144,6 +159,7 @@ CASES = (
     _unary("exp", "large", ulps=2, shape=(4, 33, 31, 17), large=True),
     *(case for op in ("eq", "ne", "lt", "le", "gt", "ge") for case in _comparison(op)),
     _pair("logical_and", "", boolean(14, 33), boolean(33)),
+    _pair("logical_xor", "", boolean(14, 9), boolean(14, 1)),
     _pair("logical_or", "", boolean(14, 9), boolean(14, 1)),
     Case(op="logical_not", label="", inputs=(boolean(15, 17),), oracle=elementwise.logical_not),
     Case(

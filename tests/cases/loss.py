@@ -162,6 +162,8 @@ CASES = (
     _gap("l1_loss", "sum", (3, 17), exact=True, reduction="sum"),
     _gap("l1_loss", "none", (2, 3, 4), exact=True, reduction="none"),
     _gap("huber_loss", "", (5, 9)),
+    _gap("smooth_l1_loss", "", (5, 9), beta=0.7),
+    _gap("smooth_l1_loss", "sum", (4, 8), exact=True, reduction="sum", beta=0.5),
     _gap("huber_loss", "delta-sum", (4, 8), exact=True, reduction="sum", delta=0.5),
     _gap("huber_loss", "none", (2, 3, 4), exact=True, reduction="none", delta=2.0),
 )

@@ -23,7 +23,9 @@ def max_pool_case(label: str, x: tuple[int, ...], *, large: bool = False, **attr
         attributes=attributes,
         oracle=pool.max_pool,
         batch=(0,),
-        nonfinite=(nan, INF, -INF),
+        nonfinite=()
+        if attributes.get("return_indices")
+        else (nan, INF, -INF),  # the place of one NaN of several is free
         large=large,
     )
 
@@ -66,15 +68,15 @@ def _adaptive_avg_case(label: str, x: tuple[int, ...], output_size: object, exac
     )
 
 
-def _adaptive_max_case(label: str, x: tuple[int, ...], output_size: object) -> Case:
+def _adaptive_max_case(label: str, x: tuple[int, ...], output_size: object, **attributes: Any) -> Case:
     return Case(
         op=f"adaptive_max_pool{len(x) - 2}d",
         label=label,
         inputs=(real(*x, distinct=True),),
-        attributes={"output_size": output_size},
+        attributes={"output_size": output_size, **attributes},
         oracle=pool.adaptive_max_pool,
         batch=(0,),
-        nonfinite=(nan, INF, -INF),
+        nonfinite=() if attributes else (nan, INF, -INF),
     )
 
 
@@ -122,6 +124,9 @@ CASES = (
     _adaptive_avg_case("keep", (1, 3, 5, 4), (None, 2)),
     _adaptive_avg_case("uneven", (2, 7, 11), 4),
     _adaptive_avg_case("uneven", (1, 5, 4, 5, 6), (2, 3, 4)),
+    *(_adaptive_max_case("indices", (2, 3, 5, 6, 4)[: n + 2], 3, return_indices=True) for n in (1, 2, 3)),
+    max_pool_case("indices", (2, 3, 9), kernel_size=2, return_indices=True),
+    max_pool_case("indices", (1, 3, 4, 5, 4), kernel_size=2, return_indices=True),
     _adaptive_max_case("global", (2, 16, 5, 6), 1),
     _adaptive_max_case("uneven", (1, 9, 7, 9), (3, 5)),
     _adaptive_max_case("grow", (1, 3, 3, 4), (5, 7)),

@@ -51,6 +51,11 @@ def _var_bound(
     return bound.variance(f, x, biased, dim, keepdim) * n / max(n - correction, 1) + 2 * f.u * np.abs(y)
 
 
+def _std_bound(f: bound.Format, y: Array, x: Array, **attributes: Any) -> Array:
+    """√(v + dv) − √v ≤ dv / √v, and one rounding."""
+    return _var_bound(f, np.square(y), x, **attributes) / y + 2 * f.u * y
+
+
 def _lse_bound(f: bound.Format, y: Array, x: Array, dim: Any = None, keepdim: bool = False) -> Array:
     return bound.logsumexp(f, x, y, dim, keepdim)
 
@@ -121,6 +126,9 @@ CASES = (
         bound=_var_bound,
         excused="divides by a count",
     ),
+    *_cases("amax", ("channels", "pixels"), distinct=True, nonfinite=EVERY),
+    *_cases("amin", ("channels", "pixels"), distinct=True, nonfinite=EVERY),
+    *_cases("std", ("all", "channels", "pixels"), bound=_std_bound, excused="divides by a count"),
     *_cases(
         "logsumexp",
         ("all", "first", "channels", "pixels", "last-keepdim"),

@@ -9,8 +9,6 @@ import pytest
 
 import striate
 
-pytestmark = pytest.mark.skipif(not hasattr(striate.ops, "add"), reason="until it lands")
-
 #: Ladder of dtypes: a pair promotes to the higher one. uint8 meets int8 at int16, which striate does not have.
 LADDER = ("bool", "int8", "uint8", "int32", "int64", "float32", "float64")
 #: Halves are for storage and refuse arithmetic.

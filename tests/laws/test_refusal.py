@@ -11,14 +11,12 @@ import pytest
 import striate
 from cases.refusal import REFUSALS, Refusal
 
-_ROWS = [row for row in REFUSALS if hasattr(striate.ops, row.op)]
-
 
 def _make(*shape: int, dtype: str = "float32", fill: int = 0) -> Any:
     return striate.tensor(np.full(shape, fill, dtype))
 
 
-@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize("row", REFUSALS, ids=lambda row: row.id)
 def test_refusal_says_what_was_expected(row: Refusal) -> None:
     errors = tuple(getattr(striate, name, None) or getattr(builtins, name) for name in row.error.split("|"))
     with pytest.raises(errors, match=rf"(?s)^{row.op}: expected .+, got .+; .+"):

@@ -9,8 +9,6 @@ import striate
 from laws.harness import FLOAT32, Array
 from oracle import bound, norm
 
-pytestmark = pytest.mark.skipif(not hasattr(striate.ops, "batch_norm"), reason="until it lands")
-
 
 def _draw(shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
     rng = np.random.default_rng(sum(shape))

@@ -85,6 +85,12 @@ def l1_loss(x: Array, target: Array, *, reduction: str = "mean") -> Array:
     return reduced(np.abs(x - target), reduction)
 
 
+def smooth_l1_loss(x: Array, target: Array, *, beta: float = 1.0, reduction: str = "mean") -> Array:
+    """½(x − t)²/β where |x − t| < β, else |x − t| − ½β."""
+    gap = np.abs(x - target)
+    return reduced(np.where(gap < beta, 0.5 * gap**2 / beta, gap - 0.5 * beta), reduction)
+
+
 def huber_loss(x: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean") -> Array:
     """½(x − t)² where |x − t| ≤ δ, else δ·(|x − t| − ½δ)."""
     gap = np.abs(x - target)

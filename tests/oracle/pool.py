@@ -97,6 +97,18 @@ def adaptive_avg_pool(x: Array, output_size: object) -> Array:
     return _adaptive(x, output_size, np.mean)
 
 
-def adaptive_max_pool(x: Array, output_size: object) -> Array:
-    """y[n,c,i] = max of x over cells ⌊i·L/O⌋ … ⌈(i+1)·L/O⌉ − 1 of each axis."""
-    return _adaptive(x, output_size, np.max)
+def adaptive_max_pool(x: Array, output_size: object, return_indices: bool = False) -> Array | tuple[Array, Array]:
+    """y[n,c,i] = max of x over cells ⌊i·L/O⌋ … ⌈(i+1)·L/O⌉ − 1 of each axis; indices as those of max_pool."""
+    y = _adaptive(x, output_size, np.max)
+    if not return_indices:
+        return y
+    places = np.broadcast_to(np.arange(int(np.prod(x.shape[2:]))).reshape(x.shape[2:]), x.shape)
+    where = np.empty(y.shape, np.int64)
+    for at in np.ndindex(*y.shape):  # cells of the window that hold the maximum, the first of them
+        window = [
+            range(math.floor(i * x.shape[2 + a] / y.shape[2 + a]), math.ceil((i + 1) * x.shape[2 + a] / y.shape[2 + a]))
+            for a, i in enumerate(at[2:])
+        ]
+        block = np.ix_([at[0]], [at[1]], *window)
+        where[at] = places[block].reshape(-1)[np.argmax(x[block].reshape(-1))]
+    return y, where

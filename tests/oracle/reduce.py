@@ -23,9 +23,15 @@ def max(x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     return np.max(x, axis=dim, keepdims=keepdim)
 
 
+amax = max
+
+
 def min(x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
     """Smallest element; NaN wins."""
     return np.min(x, axis=dim, keepdims=keepdim)
+
+
+amin = min
 
 
 def prod(x: Array, dim: Dim = None, keepdim: bool = False) -> Array:
@@ -46,6 +52,11 @@ def argmin(x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
 def var(x: Array, dim: Dim = None, keepdim: bool = False, correction: int = 1) -> Array:
     """Σ (x − mean)² / (n − correction)."""
     return np.var(x, axis=dim, keepdims=keepdim, ddof=correction)
+
+
+def std(x: Array, dim: Dim = None, keepdim: bool = False, correction: int = 1) -> Array:
+    """√var."""
+    return np.std(x, axis=dim, keepdims=keepdim, ddof=correction)
 
 
 def logsumexp(x: Array, dim: Dim = None, keepdim: bool = False) -> Array:

@@ -66,6 +66,9 @@ def expand(x: Array, shape: tuple[int, ...]) -> Array:
     return np.array(np.broadcast_to(x, [g if s == -1 else s for s, g in zip(shape, grown, strict=True)]))
 
 
+broadcast_to = expand
+
+
 def repeat(x: Array, repeats: tuple[int, ...]) -> Array:
     """Copies side by side, repeats[i] along axis i."""
     return np.tile(x, repeats)
