@@ -22,6 +22,10 @@ NOT_REACHED: dict[str, str] = {
     "dropout": _RANDOM,
     "dropout2d": _RANDOM,
     "mask_scale": _RANDOM,
+    "rand": _RANDOM,
+    "randint": _RANDOM,
+    "randn": _RANDOM,
+    "randperm": _RANDOM,
 }
 
 
