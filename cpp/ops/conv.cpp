@@ -393,7 +393,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   }
 }
 
-// A product of nothing: y = tail(0), written by a GEMM without taps.
+// What follows the sums; `bias` is the dense copy of fused.bias that keeps the pointer alive.
 GemmTail make_tail(const Fused& fused, const Array& bias) {
   return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
           .clamps = fused.clamps,
