@@ -1,9 +1,17 @@
 #include "bindings/bindings.hpp"
 
+#include <array>
+
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
+namespace {
+
+// In the order of ConvAlgorithm.
+constexpr std::array kAlgorithmNames{"auto", "direct", "winograd2", "winograd4", "winograd6"};
+
+}  // namespace
 
 void bind_machine(py::module_& m) {
   m.def("available_isas", [] {
@@ -38,6 +46,31 @@ void bind_machine(py::module_& m) {
     const CacheSizes& sizes = cache_sizes();
     return py::make_tuple(sizes.l1_bytes, sizes.l2_bytes, sizes.l3_bytes);
   });
+  m.def("conv_algorithm", [] { return std::string(kAlgorithmNames[static_cast<std::size_t>(conv_algorithm())]); });
+  m.def(
+      "set_conv_algorithm",
+      [](const std::string& name) {
+        for (std::size_t i = 0; i < kAlgorithmNames.size(); ++i) {
+          if (name == kAlgorithmNames[i]) {
+            set_conv_algorithm(static_cast<ConvAlgorithm>(i));
+            return;
+          }
+        }
+        throw std::invalid_argument("algorithm: expected auto, direct, winograd2, winograd4 or winograd6, got '" + name +
+                                    "'; pass one of these");
+      },
+      py::arg("name"));
+  m.def("error_budget", &get_error_budget);
+  m.def(
+      "set_error_budget",
+      [](double budget) {
+        if (!(budget >= 0)) {
+          throw std::invalid_argument("precision: expected budget of at least 0, got " + std::to_string(budget) +
+                                      "; pass 0 for direct algorithms only");
+        }
+        set_error_budget(budget);
+      },
+      py::arg("budget"));
   m.def("thread_count", &thread_count);
   m.def("default_thread_count", &default_thread_count);
   m.def("set_thread_count", &set_thread_count, py::arg("n_threads"));

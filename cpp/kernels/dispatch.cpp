@@ -24,7 +24,8 @@
   X(fill_random)                 \
   X(fill_reduce)                 \
   X(fill_resample)               \
-  X(fill_softmax)
+  X(fill_softmax)                \
+  X(fill_winograd)
 
 #define STRIATE_DECLARE_FILL(fill) void fill(KernelTable& table);
 #define STRIATE_CALL_FILL(fill) fill(table);

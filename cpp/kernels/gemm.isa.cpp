@@ -119,7 +119,8 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
 
 // Contract: OuterTile in table.hpp. The sum over k starts at zero and is added to y once: blocks of k form a shallow tree.
 template <class T, int MR, int NV>
-void outer_tile(const T* a, const T* b, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols) {
+void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
+                std::ptrdiff_t n_cols) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -143,8 +144,8 @@ void outer_tile(const T* a, const T* b, std::ptrdiff_t n_k, T* y, std::ptrdiff_t
         acc[m][v] = fma<T>(value, column[v], acc[m][v]);
       }
     }
-    a += MR;
-    b += NV * W;
+    a += lda;
+    b += ldb;
   }
   const bool is_full = n_cols == NV * W;
   const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector

@@ -11,6 +11,7 @@
 #include "kernels/pool.hpp"
 #include "kernels/resample.hpp"
 #include "kernels/rows.hpp"
+#include "kernels/winograd.hpp"
 
 namespace striate {
 
@@ -36,11 +37,11 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
                           T* const* y,  // [rows] pointers to n_cols values
                           std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
-// y[m·ld + n] += Σ_k a[k][m] · b[k][n] for m < rows, n < n_cols: an outer product per k.
+// y[m·ld + n] += Σ_k a[k·lda + m] · b[k·ldb + n] for m < rows, n < n_cols: an outer product per k.
 template <class T>
-using OuterTile = void (*)(const T* a,  // [n_k][rows]
-                           const T* b,  // [n_k][vectors · width]
-                           std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols);
+using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
+                           const T* b,  // whole vectors are read
+                           std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols);
 
 // out[k][m] = x[k][offset + m] for m < rows; a null pointer reads as zeros. Returns whether all values are finite.
 template <class T>
@@ -90,6 +91,7 @@ struct KernelTable {
   OptimKernels<float> optim_f32;
   OptimKernels<double> optim_f64;
   ProbeKernels probe;
+  WinogradKernels winograd;
 
   template <class T>
   [[nodiscard]] const GemmKernels<T>& gemm() const {

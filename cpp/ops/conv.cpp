@@ -5,8 +5,10 @@
 
 #include "machine/memory.hpp"
 #include "machine/threads.hpp"
+#include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
+#include "ops/winograd.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
 
@@ -23,6 +25,15 @@ struct Geometry {
   std::ptrdiff_t c;  // input channels of a group
   std::ptrdiff_t o;  // output channels of a group
 };
+
+ConvShape shape_of(const Geometry& geometry, const Array& x) {
+  return {.window = geometry.window,
+          .n = geometry.n,
+          .groups = geometry.groups,
+          .c = geometry.c,
+          .o = geometry.o,
+          .dtype = x.rank() == 4 ? x.dtype() : DType::float64};
+}
 
 Position spatial(const Window& window, std::ptrdiff_t WindowAxis::*field) {
   return {window.axis[0].*field, window.axis[1].*field, window.axis[2].*field};
@@ -200,8 +211,6 @@ std::uint64_t derived_key(const Parts&... parts) {
   return hash;
 }
 
-enum class Pass : int { forward = 1, grad_input = 2 };
-
 template <class T>
 using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
 
@@ -218,13 +227,48 @@ std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t k
   return made;
 }
 
+WinogradImages winograd_images(const Array& x) {
+  return {.data = x.data<float>(),
+          .stride_n = x.stride(0),
+          .stride_h = x.stride(2),
+          .stride_w = x.stride(3),
+          .h = x.shape(2),
+          .w = x.shape(3),
+          .c = x.shape(1)};
+}
+
+// Runs the forward pass or the data gradient by Winograd where that is chosen; `y` is the result.
+template <class T>
+bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Array& y, const GemmTail& tail,
+                  const Geometry& geometry) {
+  if constexpr (std::is_same_v<T, float>) {
+    const int size = choose_winograd(pass, shape_of(geometry, x));
+    if (size < 0) {
+      return false;
+    }
+    const bool transposes = pass == ConvPass::grad_input;
+    const auto packed = cached<T>(weight, derived_key(pass, 100 + size), [&] {
+      return PackedList<T>{pack_winograd(weight.data<T>(), geometry.o, geometry.c, size, transposes)};
+    });
+    const WindowAxis& h = geometry.window.axis[1];
+    const WindowAxis& w = geometry.window.axis[2];
+    winograd_forward(winograd_images(x), *(*packed)[0], winograd_images(y), geometry.n,
+                     transposes ? 2 - h.pad_begin : h.pad_begin, transposes ? 2 - w.pad_begin : w.pad_begin, size, tail);
+    return true;
+  }
+  return false;
+}
+
 template <class T>
 void run_forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const Geometry& geometry,
                  bool is_folded) {
+  if (ran_winograd<T>(ConvPass::forward, x, weight, y, tail, geometry)) {
+    return;
+  }
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
-  const auto packed = cached<T>(weight, derived_key(Pass::forward, reading.k, n_taps, geometry.groups), [&] {
+  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
     std::vector<std::ptrdiff_t> offsets;
     for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
       offsets.push_back(t * reading.k);
@@ -260,6 +304,9 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
 template <class T>
 void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
                     const Geometry& geometry) {
+  if (ran_winograd<T>(ConvPass::grad_input, grad_y, weight, grad_x, tail, geometry)) {
+    return;
+  }
   const Window& window = geometry.window;
   struct Phase {
     Position first;
@@ -269,7 +316,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
   const Position weight_stride = spatial_strides(weight);
   std::vector<Phase> phases;
   const Position stride = spatial(window, &WindowAxis::stride);
-  std::uint64_t key = derived_key(Pass::grad_input, geometry.groups);
+  std::uint64_t key = derived_key(ConvPass::grad_input, geometry.groups);
   for (const WindowAxis& axis : window.axis) {
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
@@ -342,6 +389,14 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
 template <class T>
 void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry,
                      bool is_folded) {
+  if constexpr (std::is_same_v<T, float>) {
+    const int size = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x));
+    if (size >= 0) {
+      winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n,
+                           geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, size);
+      return;
+    }
+  }
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t k = reading.k;

@@ -417,8 +417,10 @@ class OuterBlock {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
       for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
         const std::ptrdiff_t i = tile_begin(tile);
-        kernel_.outer[tile_begin(tile + 1) - i - 1][ceil_div(n_cols, kernel_.width) - 1](tile_data(tile), lane_data(j), n_k,
-                                                                                         y + i * ld + j, ld, n_cols);
+        const std::ptrdiff_t n_rows = tile_begin(tile + 1) - i;
+        const std::ptrdiff_t vectors = ceil_div(n_cols, kernel_.width);
+        kernel_.outer[n_rows - 1][vectors - 1](tile_data(tile), n_rows, lane_data(j), vectors * kernel_.width, n_k,
+                                               y + i * ld + j, ld, n_cols);
       }
     }
   }

@@ -3,7 +3,7 @@
 from striate import autograd, machine, memory, ops
 from striate._core import DType, DTypeError, ShapeError, __version__
 from striate.autograd import RecordError, Tensor, enable_grad, is_grad_enabled, no_grad
-from striate.machine import isa, threads
+from striate.machine import isa, precision, threads
 from striate.ops import *  # noqa: F403
 from striate.ops import __all__ as _ops_all
 
@@ -40,6 +40,7 @@ __all__ = [
     "memory",
     "no_grad",
     "ops",
+    "precision",
     "threads",
     "uint8",
     *_ops_all,

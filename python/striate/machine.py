@@ -8,11 +8,13 @@ from striate import _core
 
 __all__ = [
     "active_isa",
+    "algorithm",
     "available_isas",
     "best_isa",
     "counters",
     "info",
     "isa",
+    "precision",
     "reset_counters",
     "thread_count",
     "threads",
@@ -73,6 +75,66 @@ class isa:  # reads as a function: striate.isa("avx2")
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _core.set_isa(self._before)
+
+
+class algorithm:  # reads as a function: striate.machine.algorithm("direct")
+    """Set which algorithm float32 convolutions take where it applies, for good or for a `with` block.
+
+    Meant for tests and measurements; `striate.precision` is the setting for users.
+
+    Parameters
+    ----------
+    name : str
+        "auto" (a cost model within `striate.precision`), "direct", "winograd2", "winograd4" or "winograd6": F(m×m, 3×3).
+
+    Raises
+    ------
+    ValueError
+        Another name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._before = _core.conv_algorithm()
+        _core.set_conv_algorithm(name)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _core.set_conv_algorithm(self._before)
+
+
+class precision:  # reads as a function: striate.precision(budget=0)
+    """Bound the error that a faster algorithm may add, for good or for a `with` block.
+
+    Winograd convolution F(m×m, 3×3) rounds more than a sum of products does: its error grows by the factor by which its
+    transforms can enlarge a tile. An algorithm is used where 2⁻²⁴ times that factor is within the budget.
+
+    Parameters
+    ----------
+    budget : float
+        0 means direct algorithms only; the default, 1e-5, admits F(2×2) (4.2e-7) and F(4×4) (3.8e-6); F(6×6) needs
+        3.1e-5.
+
+    Raises
+    ------
+    ValueError
+        A negative budget or NaN.
+    """
+
+    def __init__(self, *, budget: float) -> None:
+        self._before = _core.error_budget()
+        _core.set_error_budget(budget)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _core.set_error_budget(self._before)
 
 
 def available_isas() -> list[str]:

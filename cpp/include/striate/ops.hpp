@@ -1,6 +1,7 @@
 // Operators: pure functions of Arrays. Each checks its arguments once, allocates its result and runs in parallel.
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "striate/tensor.hpp"
@@ -22,6 +23,20 @@ struct Fused {
   double lo = 0;
   double hi = 0;
 };
+
+// Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
+// the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, stride 1, no dilation, one group),
+// else direct.
+enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
+void set_conv_algorithm(ConvAlgorithm algorithm);
+[[nodiscard]] ConvAlgorithm conv_algorithm();
+
+// The error an algorithm may add, relative to Σ|x||w| over a tile: u = 2⁻²⁴ times the growth of its transforms, below.
+inline constexpr double kDefaultErrorBudget = 1e-5;
+void set_error_budget(double budget);
+[[nodiscard]] double get_error_budget();
+// |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / 9, its largest element, for F(2×2), F(4×4), F(6×6).
+inline constexpr std::array<double, 3> kWinogradErrorGrowth{7, 63, 509};
 
 // x (N, C, *spatial), weight (O, C / groups, *kernel), bias (O,) → y (N, O, *out), channels-last.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);

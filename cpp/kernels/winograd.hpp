@@ -1,0 +1,43 @@
+// What the transforms of Winograd convolution compute (Lavin & Gray 2016, arXiv:1509.09308; points as in Barabasz et al.,
+// arXiv:1803.10986). F(m×m, 3×3) takes n = m + 2 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ (n×n), G (n×3) and
+// Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of channels.
+#pragma once
+
+#include <cstddef>
+
+namespace striate {
+
+// m of F(m×m, 3×3), as an index into tables: m = 2·(size + 1).
+inline constexpr int kWinogradSizes = 3;
+
+// A tile's elements: (i, j) at x + i·stride_h + j·stride_w, `channels` contiguous values each; outside [begin, end) an
+// element reads as zero.
+struct WinogradSource {
+  const float* x;
+  std::ptrdiff_t stride_h, stride_w;
+  int h_begin, h_end, w_begin, w_end;
+};
+
+// Where the result's elements go; those at or beyond the ends are not stored. Planes hold whole vectors of channels, with
+// zeros beyond the last; images only their channels.
+struct WinogradTarget {
+  float* y;
+  std::ptrdiff_t stride_h, stride_w;
+  int h_end, w_end;
+  bool holds_vectors;
+  const float* bias;  // [channels], or null
+  bool clamps;
+  float lo, hi;
+};
+
+using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
+
+struct WinogradKernels {
+  WinogradTransform input[kWinogradSizes];        // V = Bᵀ d B       n×n → n×n
+  WinogradTransform output[kWinogradSizes];       // y = Aᵀ M A       n×n → m×m, then + bias and clamp
+  WinogradTransform filter[kWinogradSizes];       // U = G g Gᵀ       3×3 → n×n
+  WinogradTransform grad_output[kWinogradSizes];  // Z = A grad_y Aᵀ  m×m → n×n
+  WinogradTransform grad_filter[kWinogradSizes];  // Gᵀ U G           n×n → 3×3
+};
+
+}  // namespace striate

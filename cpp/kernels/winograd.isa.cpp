@@ -1,0 +1,282 @@
+// Transforms of Winograd convolution; contracts in winograd.hpp.
+//
+// A transform runs down the rows of a tile into a small array that stays in L1, then down its columns. The points come in
+// pairs ±a, so a row is an even part and an odd part, added and subtracted: m/2 + 1 multiply-adds an element of the input
+// transform, m/2 of the output transform.
+// Rounding: at most n multiply-adds per one-dimensional transform; the bound is tests/oracle/winograd.py.
+#include "kernels/table.hpp"
+#include "kernels/vec.hpp"
+
+namespace striate::STRIATE_TARGET {
+namespace {
+
+using V = Vec<float>;
+inline constexpr std::ptrdiff_t W = kWidth<float>;
+
+// The positive points of F(M×M, 3×3).
+template <int M>
+struct Points;
+template <>
+struct Points<2> {
+  static constexpr double a[1] = {1};
+};
+template <>
+struct Points<4> {
+  static constexpr double a[2] = {0.625, 1.5};
+};
+template <>
+struct Points<6> {
+  static constexpr double a[3] = {1, 2, 0.5};
+};
+
+// Coefficients of Π (x − a_r²) over all r but `skipped`: c[k] of x^k.
+template <int M>
+struct Product {
+  double c[M / 2 + 1];
+  constexpr explicit Product(int skipped) : c{} {
+    c[0] = 1;
+    int degree = 0;
+    for (int r = 0; r < M / 2; ++r) {
+      if (r == skipped) {
+        continue;
+      }
+      const double root = Points<M>::a[r] * Points<M>::a[r];
+      for (int k = ++degree; k >= 0; --k) {
+        c[k] = (k > 0 ? c[k - 1] : 0) - root * c[k];
+      }
+    }
+  }
+};
+
+// N of the point ±a_q: Π over the other finite points p of (a_q − p); of zero for q = −1.
+template <int M>
+constexpr double scale(int q) {
+  double n = q < 0 ? 1 : 2 * Points<M>::a[q] * Points<M>::a[q];
+  for (int r = 0; r < M / 2; ++r) {
+    const double root = Points<M>::a[r] * Points<M>::a[r];
+    if (r != q) {
+      n *= q < 0 ? -root : Points<M>::a[q] * Points<M>::a[q] - root;
+    }
+  }
+  return n;
+}
+
+constexpr double power(double a, int k) { return k == 0 ? 1 : a * power(a, k - 1); }
+
+STRIATE_INLINE V times(double a, V x) { return broadcast(static_cast<float>(a)) * x; }
+STRIATE_INLINE V times_plus(double a, V x, V sum) {
+  return a == 1 ? x + sum : fma<float>(broadcast(static_cast<float>(a)), x, sum);
+}
+
+template <int M>
+struct Input {
+  static constexpr int kIn = M + 2;
+  static constexpr int kOut = M + 2;
+  STRIATE_INLINE static void run(const V* d, V* v) {
+    constexpr Product<M> all(-1);
+    V zero = d[M];
+    V infinite = d[M + 1];
+#pragma GCC unroll 4
+    for (int k = M / 2 - 1; k >= 0; --k) {
+      zero = times_plus(all.c[k], d[2 * k], zero);
+      infinite = times_plus(all.c[k], d[2 * k + 1], infinite);
+    }
+    v[0] = zero;
+    v[M + 1] = infinite;
+#pragma GCC unroll 4
+    for (int q = 0; q < M / 2; ++q) {
+      const Product<M> rest(q);
+      V even = d[M];
+      V odd = d[M - 1];
+#pragma GCC unroll 4
+      for (int k = M / 2 - 2; k >= 0; --k) {
+        even = times_plus(rest.c[k], d[2 * k + 2], even);
+        odd = times_plus(rest.c[k], d[2 * k + 1], odd);
+      }
+      v[2 * q + 1] = times_plus(Points<M>::a[q], odd, even);
+      v[2 * q + 2] = times_plus(-Points<M>::a[q], odd, even);
+    }
+  }
+};
+
+template <int M>
+struct Output {
+  static constexpr int kIn = M + 2;
+  static constexpr int kOut = M;
+  STRIATE_INLINE static void run(const V* v, V* y) {
+    V sum[M / 2];
+    V difference[M / 2];
+#pragma GCC unroll 4
+    for (int q = 0; q < M / 2; ++q) {
+      sum[q] = v[2 * q + 1] + v[2 * q + 2];
+      difference[q] = v[2 * q + 1] - v[2 * q + 2];
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < M; ++j) {
+      V value = j == 0 ? v[0] : j == M - 1 ? v[M + 1] : times(power(Points<M>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
+#pragma GCC unroll 4
+      for (int q = j == 0 || j == M - 1 ? 0 : 1; q < M / 2; ++q) {
+        value = times_plus(power(Points<M>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
+      }
+      y[j] = value;
+    }
+  }
+};
+
+template <int M>
+struct GradOutput {
+  static constexpr int kIn = M;
+  static constexpr int kOut = M + 2;
+  STRIATE_INLINE static void run(const V* y, V* z) {
+    z[0] = y[0];
+    z[M + 1] = y[M - 1];
+#pragma GCC unroll 4
+    for (int q = 0; q < M / 2; ++q) {
+      const double a = Points<M>::a[q];
+      V even = y[0];
+      V odd = times(a, y[1]);
+#pragma GCC unroll 4
+      for (int j = 2; j < M; j += 2) {
+        even = times_plus(power(a, j), y[j], even);
+        odd = times_plus(power(a, j + 1), y[j + 1], odd);
+      }
+      z[2 * q + 1] = even + odd;
+      z[2 * q + 2] = even - odd;
+    }
+  }
+};
+
+template <int M>
+struct Filter {
+  static constexpr int kIn = 3;
+  static constexpr int kOut = M + 2;
+  STRIATE_INLINE static void run(const V* g, V* u) {
+    u[0] = times(1 / scale<M>(-1), g[0]);
+    u[M + 1] = g[2];
+#pragma GCC unroll 4
+    for (int q = 0; q < M / 2; ++q) {
+      const double a = Points<M>::a[q];
+      const double n = scale<M>(q);
+      const V even = times_plus(a * a / n, g[2], times(1 / n, g[0]));
+      u[2 * q + 1] = times_plus(a / n, g[1], even);
+      u[2 * q + 2] = times_plus(-a / n, g[1], even);
+    }
+  }
+};
+
+template <int M>
+struct GradFilter {
+  static constexpr int kIn = M + 2;
+  static constexpr int kOut = 3;
+  STRIATE_INLINE static void run(const V* u, V* g) {
+    g[0] = times(1 / scale<M>(-1), u[0]);
+    g[1] = V{};
+    g[2] = u[M + 1];
+#pragma GCC unroll 4
+    for (int q = 0; q < M / 2; ++q) {
+      const double a = Points<M>::a[q];
+      const double n = scale<M>(q);
+      const V sum = u[2 * q + 1] + u[2 * q + 2];
+      g[0] = times_plus(1 / n, sum, g[0]);
+      g[1] = times_plus(a / n, u[2 * q + 1] - u[2 * q + 2], g[1]);
+      g[2] = times_plus(a * a / n, sum, g[2]);
+    }
+  }
+};
+
+// One vector of channels, the first `left` lanes of which count.
+template <class F, bool kInside, bool kWhole>
+STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradTarget& to, std::ptrdiff_t c,
+                                     std::ptrdiff_t left) {
+  V half[F::kOut][F::kIn];
+  for (int i = 0; i < F::kIn; ++i) {
+    V in[F::kIn];
+    V out[F::kOut];
+    const float* const row = from.x + i * from.stride_h + c;
+    const bool row_inside = i >= from.h_begin && i < from.h_end;
+#pragma GCC unroll 8
+    for (int j = 0; j < F::kIn; ++j) {
+      if (!kInside && !(row_inside && j >= from.w_begin && j < from.w_end)) {
+        in[j] = V{};
+      } else if (kWhole) {
+        in[j] = load(row + j * from.stride_w);
+      } else {
+        in[j] = load_partial(row + j * from.stride_w, left);
+      }
+    }
+    F::run(in, out);
+#pragma GCC unroll 8
+    for (int s = 0; s < F::kOut; ++s) {
+      half[s][i] = out[s];
+    }
+  }
+  V bias{};
+  if (to.bias != nullptr) {
+    bias = kWhole ? load(to.bias + c) : load_partial(to.bias + c, left);
+  }
+  for (int s = 0; s < F::kOut; ++s) {
+    if (!kInside && s >= to.w_end) {
+      break;
+    }
+    V out[F::kOut];
+    F::run(half[s], out);
+    float* const column = to.y + s * to.stride_w + c;
+#pragma GCC unroll 8
+    for (int i = 0; i < F::kOut; ++i) {
+      if (!kInside && i >= to.h_end) {
+        break;
+      }
+      V value = out[i];
+      if constexpr (F::kOut == F::kIn - 2 && F::kOut != 3) {
+        value += bias;
+        if (to.clamps) {
+          value = at_most<float>(at_least<float>(value, broadcast(to.lo)), broadcast(to.hi));
+        }
+      }
+      if (kWhole || to.holds_vectors) {
+        store(column + i * to.stride_h, value);
+      } else {
+        store_partial(column + i * to.stride_h, value, left);
+      }
+    }
+  }
+}
+
+template <class F>
+void transform(const WinogradSource& from, const WinogradTarget& to, std::ptrdiff_t channels) {
+  const bool inside = from.h_begin <= 0 && from.w_begin <= 0 && from.h_end >= F::kIn && from.w_end >= F::kIn &&
+                      to.h_end >= F::kOut && to.w_end >= F::kOut;
+  const std::ptrdiff_t whole = channels / W * W;
+  if (inside) {
+    for (std::ptrdiff_t c = 0; c < whole; c += W) {
+      transform_vector<F, true, true>(from, to, c, W);
+    }
+  } else {
+    for (std::ptrdiff_t c = 0; c < whole; c += W) {
+      transform_vector<F, false, true>(from, to, c, W);
+    }
+  }
+  if (whole < channels) {
+    transform_vector<F, false, false>(from, to, whole, channels - whole);
+  }
+}
+
+template <int M>
+void fill_size(WinogradKernels& table) {
+  constexpr int size = M / 2 - 1;
+  table.input[size] = transform<Input<M>>;
+  table.output[size] = transform<Output<M>>;
+  table.filter[size] = transform<Filter<M>>;
+  table.grad_output[size] = transform<GradOutput<M>>;
+  table.grad_filter[size] = transform<GradFilter<M>>;
+}
+
+}  // namespace
+
+void fill_winograd(KernelTable& table) {
+  fill_size<2>(table.winograd);
+  fill_size<4>(table.winograd);
+  fill_size<6>(table.winograd);
+}
+
+}  // namespace striate::STRIATE_TARGET

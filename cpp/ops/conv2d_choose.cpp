@@ -1,0 +1,99 @@
+#include "ops/conv2d_choose.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+#include "kernels/table.hpp"
+#include "striate/machine.hpp"
+
+namespace striate {
+namespace {
+
+std::atomic<int> forced{static_cast<int>(ConvAlgorithm::automatic)};
+std::atomic<double> error_budget{kDefaultErrorBudget};
+
+double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return static_cast<double>((a + b - 1) / b); }
+
+bool winograd_applies(const ConvShape& shape) {
+  const WindowAxis& depth = shape.window.axis[0];
+  bool applies = shape.dtype == DType::float32 && shape.groups == 1 && depth.in == 1 && depth.kernel == 1 &&
+                 depth.stride == 1 && depth.out == 1 && shape.n * shape.c * shape.o > 0;
+  for (std::size_t i = 1; i < 3; ++i) {
+    const WindowAxis& axis = shape.window.axis[i];
+    applies = applies && axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1 && axis.out > 0 && axis.pad_begin >= 0 &&
+              axis.pad_begin <= 2 && axis.in + axis.pad_begin + axis.pad_end == axis.out + 2 && axis.pad_end <= 2;
+  }
+  return applies;
+}
+
+// Cycles of one core for one pass, in units that only compare algorithms: a multiply-add of a vector is half a cycle, tiles
+// of registers reach about three quarters of that.
+constexpr double kDirectShare = 0.72;
+constexpr double kProductShare = 0.72;
+constexpr double kDirectGradWeightShare = 0.55;
+constexpr double kBytesPerCycle = 4;  // of memory behind L2
+// Cycles of the transforms of one tile for one vector of channels: of the side that is read, and of the side that is written.
+constexpr std::array<double, kWinogradSizes> kReadCycles{40, 110, 260};
+constexpr std::array<double, kWinogradSizes> kWriteCycles{30, 80, 200};
+
+double direct_cycles(ConvPass pass, const ConvShape& shape, double width) {
+  const double macs = static_cast<double>(shape.n * shape.window.n_outputs() * shape.window.n_taps() * shape.c * shape.o);
+  return macs / width / 2 / (pass == ConvPass::grad_weight ? kDirectGradWeightShare : kDirectShare);
+}
+
+double winograd_cycles(ConvPass pass, const ConvShape& shape, int size, double width) {
+  const std::ptrdiff_t m = 2 * (size + 1);
+  const auto n_points = static_cast<double>((m + 2) * (m + 2));
+  const WindowAxis& h = shape.window.axis[1];
+  const WindowAxis& w = shape.window.axis[2];
+  const bool on_input = pass == ConvPass::grad_input;
+  const double tiles =
+      static_cast<double>(shape.n) * ceil_div(on_input ? h.in : h.out, m) * ceil_div(on_input ? w.in : w.out, m);
+  const auto lanes = static_cast<std::ptrdiff_t>(width);
+  const double vectors_c = ceil_div(shape.c, lanes);
+  const double vectors_o = ceil_div(shape.o, lanes);
+  const auto index = static_cast<std::size_t>(size);
+  const double product = n_points * tiles * static_cast<double>(shape.c * shape.o) / width / 2 / kProductShare;
+  const double read = on_input ? vectors_o : vectors_c;
+  const double written = on_input ? vectors_c : vectors_o;
+  const double transforms = tiles * (read * kReadCycles[index] + written * kWriteCycles[index]);
+  // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
+  const double filters = static_cast<double>(shape.o) * vectors_c * kWriteCycles[index] * (pass == ConvPass::forward ? 0 : 2);
+  const double filter_bytes = 4 * n_points * static_cast<double>(shape.c * shape.o);
+  const double traffic = filter_bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? filter_bytes / kBytesPerCycle : 0;
+  return std::max(product, traffic) + transforms + filters;
+}
+
+}  // namespace
+
+void set_conv_algorithm(ConvAlgorithm algorithm) { forced = static_cast<int>(algorithm); }
+ConvAlgorithm conv_algorithm() { return static_cast<ConvAlgorithm>(forced.load()); }
+void set_error_budget(double budget) { error_budget = budget; }
+double get_error_budget() { return error_budget; }
+
+int choose_winograd(ConvPass pass, const ConvShape& shape) {
+  const ConvAlgorithm algorithm = conv_algorithm();
+  if (algorithm == ConvAlgorithm::direct || !winograd_applies(shape)) {
+    return -1;
+  }
+  if (algorithm != ConvAlgorithm::automatic) {
+    return static_cast<int>(algorithm) - static_cast<int>(ConvAlgorithm::winograd2);
+  }
+  const auto width = static_cast<double>(kernels().gemm_f32.width);
+  double least = direct_cycles(pass, shape, width);
+  int chosen = -1;
+  for (int size = 0; size < kWinogradSizes; ++size) {
+    if (kWinogradErrorGrowth[static_cast<std::size_t>(size)] * 0x1p-24 > get_error_budget()) {
+      continue;
+    }
+    const double cycles = winograd_cycles(pass, shape, size, width);
+    if (cycles < least) {
+      least = cycles;
+      chosen = size;
+    }
+  }
+  return chosen;
+}
+
+}  // namespace striate

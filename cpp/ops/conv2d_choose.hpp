@@ -1,0 +1,22 @@
+// Which algorithm a convolution takes: a function of geometry, instruction set, cache sizes and precision, never of the
+// number of threads.
+#pragma once
+
+#include "striate/ops.hpp"
+#include "striate/window.hpp"
+
+namespace striate {
+
+enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
+
+// What a choice depends on besides the machine; the window is the forward pass's.
+struct ConvShape {
+  Window window;
+  std::ptrdiff_t n, groups, c, o;  // channels of a group
+  DType dtype;
+};
+
+// The index of the Winograd kernels that run this pass (m = 2·(size + 1)), or −1 for the direct algorithm.
+[[nodiscard]] int choose_winograd(ConvPass pass, const ConvShape& shape);
+
+}  // namespace striate

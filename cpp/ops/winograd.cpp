@@ -1,0 +1,425 @@
+#include "ops/winograd.hpp"
+
+#include <algorithm>
+
+#include "machine/threads.hpp"
+#include "striate/machine.hpp"
+
+namespace striate {
+namespace {
+
+constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(float));
+constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
+constexpr std::ptrdiff_t kMostParts = 16;              // of a weight gradient's sum
+constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles than this go by phases
+
+std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
+std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
+
+// Values between rows of a plane that are far enough from a multiple of 1 KB not to share cache sets.
+std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
+  const std::ptrdiff_t stride = round_up(channels, width);
+  return stride % 256 == 0 ? stride + kLine : stride;
+}
+// Likewise between planes.
+std::ptrdiff_t plane_stride(std::ptrdiff_t n_tiles, std::ptrdiff_t row) {
+  return round_up(n_tiles * row, 2 * kLine) + kLine;
+}
+
+// The tiles of a batch of output images, m×m pixels each.
+struct TileGrid {
+  int size;
+  int m;
+  int n;  // m + 2
+  std::ptrdiff_t rows, columns, n_tiles;
+  std::ptrdiff_t pad_h, pad_w;
+
+  TileGrid(int size_, std::ptrdiff_t images, std::ptrdiff_t out_h, std::ptrdiff_t out_w, std::ptrdiff_t pad_h_,
+           std::ptrdiff_t pad_w_)
+      : size(size_),
+        m(2 * (size_ + 1)),
+        n(m + 2),
+        rows(ceil_div(out_h, m)),
+        columns(ceil_div(out_w, m)),
+        n_tiles(images * rows * columns),
+        pad_h(pad_h_),
+        pad_w(pad_w_) {}
+
+  [[nodiscard]] int n_points() const { return n * n; }
+
+  // The part of `images` at a tile: its m×m pixels, or, with a reach of 2, the n×n pixels that they read.
+  [[nodiscard]] WinogradSource source(const WinogradImages& images, std::ptrdiff_t tile, bool reads_around) const {
+    const std::ptrdiff_t h = tile / columns % rows * m - (reads_around ? pad_h : 0);
+    const std::ptrdiff_t w = tile % columns * m - (reads_around ? pad_w : 0);
+    const std::ptrdiff_t image = tile / columns / rows;
+    const std::ptrdiff_t extent = reads_around ? n : m;
+    const auto clamped = [&](std::ptrdiff_t i) { return static_cast<int>(std::clamp<std::ptrdiff_t>(i, 0, extent)); };
+    return {.x = images.data + image * images.stride_n + h * images.stride_h + w * images.stride_w,
+            .stride_h = images.stride_h,
+            .stride_w = images.stride_w,
+            .h_begin = clamped(-h),
+            .h_end = clamped(images.h - h),
+            .w_begin = clamped(-w),
+            .w_end = clamped(images.w - w)};
+  }
+};
+
+// n² planes of rows, one row of channels a tile.
+struct Planes {
+  float* data;
+  std::ptrdiff_t row;
+  std::ptrdiff_t plane;
+
+  [[nodiscard]] WinogradTarget target(const TileGrid& grid, std::ptrdiff_t tile) const {
+    return {.y = data + tile * row,
+            .stride_h = grid.n * plane,
+            .stride_w = plane,
+            .h_end = grid.n,
+            .w_end = grid.n,
+            .holds_vectors = true,
+            .bias = nullptr,
+            .clamps = false,
+            .lo = 0,
+            .hi = 0};
+  }
+  [[nodiscard]] WinogradSource source(const TileGrid& grid, std::ptrdiff_t tile) const {
+    return {.x = data + tile * row,
+            .stride_h = grid.n * plane,
+            .stride_w = plane,
+            .h_begin = 0,
+            .h_end = grid.n,
+            .w_begin = 0,
+            .w_end = grid.n};
+  }
+};
+
+// Tiles first … first + count − 1 become rows of planes.
+void to_planes(WinogradTransform transform, const TileGrid& grid, const WinogradImages& images, bool reads_around,
+               std::ptrdiff_t first, std::ptrdiff_t count, const Planes& planes, std::ptrdiff_t row) {
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    transform(grid.source(images, first + i, reads_around), planes.target(grid, row + i), images.c);
+  }
+}
+
+// One point's product for one panel of columns: M = V·U, `count` rows.
+void multiply(const Packed<float>& filters, const Planes& v, const Planes& products, std::ptrdiff_t point,
+              std::ptrdiff_t panel, std::ptrdiff_t first, std::ptrdiff_t count) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const std::ptrdiff_t columns = filters.panel_columns(panel);
+  const float* const b = filters.panel_data(panel) + point * filters.k * columns;
+  const Epilogue<float> epilogue{};
+  const std::ptrdiff_t n_steps = ceil_div(count, kernel.rows);
+  for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
+    const std::ptrdiff_t begin = first + step * count / n_steps;
+    const std::ptrdiff_t rows = first + (step + 1) * count / n_steps - begin;
+    const float* a[kMaxTileRows];
+    float* y[kMaxTileRows];
+    for (std::ptrdiff_t i = 0; i < rows; ++i) {
+      a[i] = v.data + point * v.plane + (begin + i) * v.row;
+      y[i] = products.data + point * products.plane + (begin + i) * products.row;
+    }
+    kernel.tile[rows - 1][columns / filters.width - 1](a, 1, filters.k, b, y, columns, epilogue);
+  }
+}
+
+// Rows of planes become the pixels of tiles, for one range of channels.
+void to_images(const TileGrid& grid, const Planes& products, const WinogradImages& y, std::ptrdiff_t channel,
+               std::ptrdiff_t channels, std::ptrdiff_t first, std::ptrdiff_t count, std::ptrdiff_t row,
+               const GemmTail& tail) {
+  const WinogradTransform transform = kernels().winograd.output[grid.size];
+  for (std::ptrdiff_t i = 0; i < count; ++i) {
+    const std::ptrdiff_t tile = first + i;
+    const std::ptrdiff_t h = tile / grid.columns % grid.rows * grid.m;
+    const std::ptrdiff_t w = tile % grid.columns * grid.m;
+    const std::ptrdiff_t image = tile / grid.columns / grid.rows;
+    const WinogradTarget target{.y = y.data + image * y.stride_n + h * y.stride_h + w * y.stride_w + channel,
+                                .stride_h = y.stride_h,
+                                .stride_w = y.stride_w,
+                                .h_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.h - h)),
+                                .w_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.w - w)),
+                                .holds_vectors = false,
+                                .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias) + channel,
+                                .clamps = tail.clamps,
+                                .lo = static_cast<float>(tail.lo),
+                                .hi = static_cast<float>(tail.hi)};
+    transform(products.source(grid, row + i), target, channels);
+  }
+}
+
+// Blocks of tiles, each from pixels to pixels in one core's L2.
+void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y,
+                       const GemmTail& tail, std::ptrdiff_t block) {
+  const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
+  const std::ptrdiff_t v_plane = plane_stride(block, v_row);
+  const std::ptrdiff_t m_row = filters.panel;
+  const std::ptrdiff_t m_plane = plane_stride(block, m_row);
+  const int n_workers = thread_count();
+  const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
+  const Buffer<float> scratch(n_workers * scratch_size);
+  const WinogradTransform input = kernels().winograd.input[grid.size];
+  const Partition blocks(grid.n_tiles, block);
+  const auto run = [&](std::ptrdiff_t task, int worker) {
+    float* const mine = scratch.data() + worker * scratch_size;
+    const Planes v{.data = mine, .row = v_row, .plane = v_plane};
+    const Planes products{.data = mine + grid.n_points() * v_plane, .row = m_row, .plane = m_plane};
+    const std::ptrdiff_t first = blocks.begin(task);
+    const std::ptrdiff_t count = blocks.end(task) - first;
+    to_planes(input, grid, x, true, first, count, v, 0);
+    for (std::ptrdiff_t panel = 0; panel < filters.n_panels; ++panel) {
+      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+        multiply(filters, v, products, point, panel, 0, count);
+      }
+      const std::ptrdiff_t channel = panel * filters.panel;
+      to_images(grid, products, y, channel, std::min(filters.panel, y.c - channel), first, count, 0, tail);
+    }
+  };
+  parallel_for(blocks.n_parts, run, n_workers);
+}
+
+// Few tiles or many filters: all tiles are transformed, then each filter is read once.
+void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y,
+                       const GemmTail& tail) {
+  const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
+  const std::ptrdiff_t m_row = row_stride(y.c, filters.width);
+  const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + m_row) * static_cast<std::ptrdiff_t>(sizeof(float));
+  const Partition super(grid.n_tiles, std::max<std::ptrdiff_t>(kernels().gemm<float>().rows, kSuperBlockBytes / tile_bytes));
+  const std::ptrdiff_t most = std::min(super.part, grid.n_tiles);
+  const std::ptrdiff_t v_plane = plane_stride(most, v_row);
+  const std::ptrdiff_t m_plane = plane_stride(most, m_row);
+  const Buffer<float> scratch(grid.n_points() * (v_plane + m_plane));
+  const Planes v{.data = scratch.data(), .row = v_row, .plane = v_plane};
+  const Planes products{.data = scratch.data() + grid.n_points() * v_plane, .row = m_row, .plane = m_plane};
+  const WinogradTransform input = kernels().winograd.input[grid.size];
+  for (std::ptrdiff_t s = 0; s < super.n_parts; ++s) {
+    const std::ptrdiff_t first = super.begin(s);
+    const std::ptrdiff_t count = super.end(s) - first;
+    const Partition in(count, std::max<std::ptrdiff_t>(1, 2048 / x.c));
+    parallel_for(in.n_parts, [&](std::ptrdiff_t task) {
+      to_planes(input, grid, x, true, first + in.begin(task), in.end(task) - in.begin(task), v, in.begin(task));
+    });
+    const std::ptrdiff_t row = kernels().gemm<float>().rows;
+    const std::ptrdiff_t rows = std::max<std::ptrdiff_t>(row, 256 / row * row);
+    const Partition blocks(count, rows);
+    // Blocks of rows last: a panel of a point is read by all of them while it is near.
+    parallel_for(filters.n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
+      for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
+        Planes shifted = products;
+        shifted.data += task / grid.n_points() * filters.panel;
+        multiply(filters, v, shifted, task % grid.n_points(), task / grid.n_points(), blocks.begin(b),
+                 blocks.end(b) - blocks.begin(b));
+      }
+    });
+    const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
+    parallel_for(out.n_parts, [&](std::ptrdiff_t task) {
+      to_images(grid, products, y, 0, y.c, first + out.begin(task), out.end(task) - out.begin(task), out.begin(task), tail);
+    });
+  }
+}
+
+// U[point][o][c] += Σ over rows of Z[point][row][o]·V[point][row][c], for a range of o.
+void accumulate(const Planes& z, const Planes& v, std::ptrdiff_t point, std::ptrdiff_t rows, std::ptrdiff_t o_begin,
+                std::ptrdiff_t o_end, std::ptrdiff_t c, const Planes& u) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const std::ptrdiff_t n_steps = ceil_div(o_end - o_begin, kernel.rows);
+  for (std::ptrdiff_t column = 0; column < c; column += panel) {
+    const std::ptrdiff_t n_columns = std::min(panel, c - column);
+    for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
+      const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
+      const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
+      kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](
+          z.data + point * z.plane + o, z.row, v.data + point * v.plane + column, v.row, rows,
+          u.data + point * u.plane + o * u.row + column, u.row, n_columns);
+    }
+  }
+}
+
+void clear(const Planes& u, std::ptrdiff_t n_points, std::ptrdiff_t first, std::ptrdiff_t count) {
+  for (std::ptrdiff_t point = 0; point < n_points; ++point) {
+    std::fill_n(u.data + point * u.plane + first * u.row, count * u.row, 0.0F);
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Packed<float>> pack_winograd(const float* weight, std::ptrdiff_t o, std::ptrdiff_t c, int size,
+                                                   bool transposes) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const int n = 2 * (size + 1) + 2;
+  const Planes u{.data = nullptr, .row = round_up(c, kernel.width), .plane = plane_stride(o, round_up(c, kernel.width))};
+  const Buffer<float> planes(n * n * u.plane);
+  const WinogradTransform transform = kernels().winograd.filter[size];
+  const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
+  parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
+    for (std::ptrdiff_t i = filters.begin(task); i < filters.end(task); ++i) {
+      const float* const first = weight + i * 9 * c;
+      const WinogradSource source{.x = transposes ? first + 8 * c : first,
+                                  .stride_h = transposes ? -3 * c : 3 * c,
+                                  .stride_w = transposes ? -c : c,
+                                  .h_begin = 0,
+                                  .h_end = 3,
+                                  .w_begin = 0,
+                                  .w_end = 3};
+      transform(source,
+                {.y = planes.data() + i * u.row,
+                 .stride_h = n * u.plane,
+                 .stride_w = u.plane,
+                 .h_end = n,
+                 .w_end = n,
+                 .holds_vectors = true,
+                 .bias = nullptr,
+                 .clamps = false,
+                 .lo = 0,
+                 .hi = 0},
+                c);
+    }
+  });
+  std::vector<std::ptrdiff_t> offsets;
+  for (int point = 0; point < n * n; ++point) {
+    offsets.push_back(point * u.plane);
+  }
+  return transposes ? pack<float>(planes.data(), offsets, o, u.row, c, 1)
+                    : pack<float>(planes.data(), offsets, c, 1, o, u.row);
+}
+
+void winograd_forward(const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y, std::ptrdiff_t n,
+                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail) {
+  const TileGrid grid(size, n, y.h, y.w, pad_h, pad_w);
+  const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
+  const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
+  const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
+  const std::ptrdiff_t tile_bytes = bytes(grid.n_points() * (row_stride(x.c, filters.width) + filters.panel));
+  const std::ptrdiff_t filter_bytes = bytes(grid.n_points() * x.c * y.c);
+  const std::ptrdiff_t fit = std::clamp<std::ptrdiff_t>(l2 * 5 / 8 / tile_bytes / tile_rows * tile_rows, tile_rows, 8 * tile_rows);
+  const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, fit);
+  // Blocks read the filters once each, phases write and read the transformed tiles once.
+  const std::ptrdiff_t block_traffic = filter_bytes > l2 / 4 ? filter_bytes * n_blocks : filter_bytes;
+  const std::ptrdiff_t phase_traffic = filter_bytes + 2 * bytes(grid.n_points() * grid.n_tiles * (x.c + y.c));
+  if (n_blocks < kLeastTasks || phase_traffic < block_traffic) {
+    forward_by_phases(grid, x, filters, y, tail);
+  } else {
+    forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, round_up(n_blocks, kLeastTasks)));
+  }
+}
+
+void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
+                          std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size) {
+  const TileGrid grid(size, n, grad_y.h, grad_y.w, pad_h, pad_w);
+  const std::ptrdiff_t width = kernels().gemm<float>().width;
+  const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
+  const std::ptrdiff_t o = grad_y.c;
+  const std::ptrdiff_t c = x.c;
+  const int n_points = grid.n_points();
+  const std::ptrdiff_t v_row = row_stride(c, width);
+  const std::ptrdiff_t z_row = row_stride(o, width);
+  const std::ptrdiff_t u_row = round_up(c, width);
+  const std::ptrdiff_t u_plane = plane_stride(o, u_row);
+  const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
+  const std::ptrdiff_t sum_bytes = bytes(n_points * u_plane);
+  const std::ptrdiff_t tile_bytes = bytes(n_points * (v_row + z_row));
+  const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
+  // Parts of the sum, each with its own accumulators, while those cost less traffic than the tiles would.
+  std::ptrdiff_t n_parts = kMostParts;
+  while (n_parts > 1 && (n_parts * sum_bytes > grid.n_tiles * tile_bytes || n_parts * 2 * tile_rows > grid.n_tiles)) {
+    n_parts /= 2;
+  }
+  const bool by_parts = n_parts >= 4;
+  const std::ptrdiff_t fit = std::clamp<std::ptrdiff_t>(by_parts ? l2 / 2 / tile_bytes : kSuperBlockBytes / tile_bytes, 16,
+                                                        by_parts ? 256 : 1 << 20);
+  n_parts = by_parts ? n_parts : 1;
+  const std::ptrdiff_t block = std::min(fit, ceil_div(grid.n_tiles, n_parts));
+  const std::ptrdiff_t v_plane = plane_stride(block, v_row);
+  const std::ptrdiff_t z_plane = plane_stride(block, z_row);
+  const int n_workers = by_parts ? thread_count() : 1;
+  const std::ptrdiff_t scratch_size = n_points * (v_plane + z_plane);
+  const Buffer<float> scratch(n_workers * scratch_size);
+  const Buffer<float> sums(n_parts * n_points * u_plane);
+  const auto sum_of = [&](std::ptrdiff_t part) {
+    return Planes{.data = sums.data() + part * n_points * u_plane, .row = u_row, .plane = u_plane};
+  };
+  const auto v_of = [&](int worker) {
+    return Planes{.data = scratch.data() + worker * scratch_size, .row = v_row, .plane = v_plane};
+  };
+  const auto z_of = [&](int worker) {
+    return Planes{
+        .data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane};
+  };
+  const WinogradTransform input = kernels().winograd.input[grid.size];
+  const WinogradTransform grad_output = kernels().winograd.grad_output[grid.size];
+  if (by_parts) {
+    const auto run = [&](std::ptrdiff_t part, int worker) {
+      const Planes u = sum_of(part);
+      clear(u, n_points, 0, o);
+      const std::ptrdiff_t end = (part + 1) * grid.n_tiles / n_parts;
+      for (std::ptrdiff_t first = part * grid.n_tiles / n_parts; first < end; first += block) {
+        const std::ptrdiff_t count = std::min(block, end - first);
+        to_planes(input, grid, x, true, first, count, v_of(worker), 0);
+        to_planes(grad_output, grid, grad_y, false, first, count, z_of(worker), 0);
+        for (std::ptrdiff_t point = 0; point < n_points; ++point) {
+          accumulate(z_of(worker), v_of(worker), point, count, 0, o, c, u);
+        }
+      }
+    };
+    parallel_for(n_parts, run, n_workers);
+  } else {
+    const Planes u = sum_of(0);
+    const Partition filters(o, std::max<std::ptrdiff_t>(tile_rows, 96 / tile_rows * tile_rows));
+    for (std::ptrdiff_t first = 0; first < grid.n_tiles || first == 0; first += block) {
+      const std::ptrdiff_t count = std::min(block, grid.n_tiles - first);
+      const Partition tiles(count, std::max<std::ptrdiff_t>(1, 2048 / c));
+      parallel_for(tiles.n_parts, [&](std::ptrdiff_t task) {
+        const std::ptrdiff_t begin = tiles.begin(task);
+        to_planes(input, grid, x, true, first + begin, tiles.end(task) - begin, v_of(0), begin);
+        to_planes(grad_output, grid, grad_y, false, first + begin, tiles.end(task) - begin, z_of(0), begin);
+      });
+      parallel_for(n_points * filters.n_parts, [&](std::ptrdiff_t task) {
+        const std::ptrdiff_t point = task / filters.n_parts;
+        const std::ptrdiff_t begin = filters.begin(task % filters.n_parts);
+        const std::ptrdiff_t end = filters.end(task % filters.n_parts);
+        if (first == 0) {
+          std::fill_n(u.data + point * u.plane + begin * u.row, (end - begin) * u.row, 0.0F);
+        }
+        for (std::ptrdiff_t row = 0; row < count; row += 256) {
+          Planes v = v_of(0);
+          Planes z = z_of(0);
+          v.data += row * v.row;
+          z.data += row * z.row;
+          accumulate(z, v, point, std::min<std::ptrdiff_t>(256, count - row), begin, end, c, u);
+        }
+      });
+    }
+  }
+  const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.size];
+  const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
+  parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
+    const Planes total = sum_of(0);
+    const std::ptrdiff_t begin = filters.begin(task);
+    const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
+    for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
+      const Planes other = sum_of(part);
+      for (std::ptrdiff_t point = 0; point < n_points; ++point) {
+        float* const to = total.data + point * u_plane + begin * u_row;
+        const float* const from = other.data + point * u_plane + begin * u_row;
+        for (std::ptrdiff_t i = 0; i < length; ++i) {
+          to[i] += from[i];
+        }
+      }
+    }
+    for (std::ptrdiff_t i = begin; i < filters.end(task); ++i) {
+      grad_filter(total.source(grid, i),
+                  {.y = grad_weight + i * 9 * c,
+                   .stride_h = 3 * c,
+                   .stride_w = c,
+                   .h_end = 3,
+                   .w_end = 3,
+                   .holds_vectors = false,
+                   .bias = nullptr,
+                   .clamps = false,
+                   .lo = 0,
+                   .hi = 0},
+                  c);
+    }
+  });
+}
+
+}  // namespace striate
