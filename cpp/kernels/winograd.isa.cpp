@@ -113,7 +113,9 @@ struct Output {
     }
 #pragma GCC unroll 8
     for (int j = 0; j < M; ++j) {
-      V value = j == 0 ? v[0] : j == M - 1 ? v[M + 1] : times(power(Points<M>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
+      V value = j == 0       ? v[0]
+                : j == M - 1 ? v[M + 1]
+                             : times(power(Points<M>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
 #pragma GCC unroll 4
       for (int q = j == 0 || j == M - 1 ? 0 : 1; q < M / 2; ++q) {
         value = times_plus(power(Points<M>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);

@@ -33,7 +33,8 @@ constexpr double kDirectShare = 0.72;
 constexpr double kProductShare = 0.72;
 constexpr double kDirectGradWeightShare = 0.55;
 constexpr double kBytesPerCycle = 4;  // of memory behind L2
-// Cycles of the transforms of one tile for one vector of channels: of the side that is read, and of the side that is written.
+// Cycles of the transforms of one tile for one vector of channels: of the side that is read, and of the side that is
+// written.
 constexpr std::array<double, kWinogradSizes> kReadCycles{40, 110, 260};
 constexpr std::array<double, kWinogradSizes> kWriteCycles{30, 80, 200};
 
@@ -59,7 +60,8 @@ double winograd_cycles(ConvPass pass, const ConvShape& shape, int size, double w
   const double written = on_input ? vectors_c : vectors_o;
   const double transforms = tiles * (read * kReadCycles[index] + written * kWriteCycles[index]);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
-  const double filters = static_cast<double>(shape.o) * vectors_c * kWriteCycles[index] * (pass == ConvPass::forward ? 0 : 2);
+  const double filters =
+      static_cast<double>(shape.o) * vectors_c * kWriteCycles[index] * (pass == ConvPass::forward ? 0 : 2);
   const double filter_bytes = 4 * n_points * static_cast<double>(shape.c * shape.o);
   const double traffic = filter_bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? filter_bytes / kBytesPerCycle : 0;
   return std::max(product, traffic) + transforms + filters;

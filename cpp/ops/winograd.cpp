@@ -290,7 +290,8 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   const std::ptrdiff_t tile_bytes = bytes(grid.n_points() * (row_stride(x.c, filters.width) + filters.panel));
   const std::ptrdiff_t filter_bytes = bytes(grid.n_points() * x.c * y.c);
-  const std::ptrdiff_t fit = std::clamp<std::ptrdiff_t>(l2 * 5 / 8 / tile_bytes / tile_rows * tile_rows, tile_rows, 8 * tile_rows);
+  const std::ptrdiff_t fit =
+      std::clamp<std::ptrdiff_t>(l2 * 5 / 8 / tile_bytes / tile_rows * tile_rows, tile_rows, 8 * tile_rows);
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, fit);
   // Blocks read the filters once each, phases write and read the transformed tiles once.
   const std::ptrdiff_t block_traffic = filter_bytes > l2 / 4 ? filter_bytes * n_blocks : filter_bytes;
@@ -341,8 +342,7 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
     return Planes{.data = scratch.data() + worker * scratch_size, .row = v_row, .plane = v_plane};
   };
   const auto z_of = [&](int worker) {
-    return Planes{
-        .data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane};
+    return Planes{.data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane};
   };
   const WinogradTransform input = kernels().winograd.input[grid.size];
   const WinogradTransform grad_output = kernels().winograd.grad_output[grid.size];

@@ -36,7 +36,7 @@ inline constexpr double kDefaultErrorBudget = 1e-5;
 void set_error_budget(double budget);
 [[nodiscard]] double get_error_budget();
 // |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / 9, its largest element, for F(2×2), F(4×4), F(6×6).
-inline constexpr std::array<double, 3> kWinogradErrorGrowth{7, 63, 509};
+inline constexpr std::array<double, 3> kWinogradErrorGrowth{7.1112, 62.651, 508.754};
 
 // x (N, C, *spatial), weight (O, C / groups, *kernel), bias (O,) → y (N, O, *out), channels-last.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);

@@ -1,0 +1,205 @@
+"""Laws of Winograd convolution: its own error bound, threads, instruction sets, NaN and Inf, exactness of F(2×2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import striate
+from oracle import conv, winograd
+
+Array = np.ndarray
+Pads = tuple[tuple[int, int], tuple[int, int]]
+SIZES = (2, 4, 6)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A 3×3 convolution of stride 1."""
+
+    batch: int
+    channels: int
+    filters: int
+    height: int
+    width: int
+    padding: Pads = ((1, 1), (1, 1))
+
+    def draw(self, seed: int, integers: bool = False) -> tuple[Array, Array, Array, Array]:
+        """x, weight, bias, grad_y; float32 holds them exactly."""
+        rng = np.random.default_rng(seed)
+        out = [n + sum(p) - 2 for n, p in zip((self.height, self.width), self.padding, strict=True)]
+        shapes = (
+            (self.batch, self.channels, self.height, self.width),
+            (self.filters, self.channels, 3, 3),
+            (self.filters,),
+            (self.batch, self.filters, *out),
+        )
+        if integers:
+            return tuple(rng.integers(-4, 5, shape).astype(np.float64) for shape in shapes)
+        return tuple(rng.standard_normal(shape).astype(np.float32).astype(np.float64) for shape in shapes)
+
+
+def run(layer: Layer, arrays: tuple[Array, Array, Array, Array], algorithm: str) -> tuple[Array, ...]:
+    """y, grad_x, grad_weight, grad_bias in float32."""
+    x, weight, bias = (striate.tensor(a.astype(np.float32)).requires_grad_() for a in arrays[:3])
+    with striate.machine.algorithm(algorithm):
+        y = striate.ops.conv2d(x, weight, bias, padding=layer.padding)
+        y.backward(striate.tensor(arrays[3].astype(np.float32)))
+    return tuple(np.array(t.numpy()) for t in (y.detach(), x.grad, weight.grad, bias.grad))
+
+
+def exact(layer: Layer, arrays: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """y, grad_x, grad_weight of the formula; the gradients tap by tap, as adjoints of the definition."""
+    x, weight, bias, grad_y = arrays
+    (top, bottom), (left, right) = layer.padding
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    grad_padded = np.zeros_like(padded)
+    grad_weight = np.zeros_like(weight)
+    h, w = grad_y.shape[2:]
+    for p in range(3):
+        for q in range(3):
+            window = (slice(None), slice(None), slice(p, p + h), slice(q, q + w))
+            grad_padded[window] += np.einsum("nohw,oc->nchw", grad_y, weight[:, :, p, q])
+            grad_weight[:, :, p, q] = np.einsum("nohw,nchw->oc", grad_y, padded[window])
+    grad_x = grad_padded[:, :, top : top + layer.height, left : left + layer.width]
+    return conv.conv(x, weight, bias, padding=layer.padding), grad_x, grad_weight
+
+
+def bounds(layer: Layer, arrays: tuple[Array, Array, Array, Array], m: int) -> tuple[Array, Array, Array]:
+    """What each may err by."""
+    x, weight, bias, grad_y = arrays
+    return (
+        winograd.forward_bound(x, weight, layer.padding, m, bias),
+        winograd.grad_input_bound(grad_y, weight, layer.padding, m),
+        winograd.grad_weight_bound(grad_y, x, layer.padding, m),
+    )
+
+
+def assert_in_bounds(layer: Layer, m: int, seed: int = 0) -> None:
+    arrays = layer.draw(seed)
+    for name, got, expected, limit in zip(
+        ("y", "grad_x", "grad_weight"),
+        run(layer, arrays, f"winograd{m}"),
+        exact(layer, arrays),
+        bounds(layer, arrays, m),
+        strict=False,
+    ):
+        error = np.abs(got - expected)
+        assert got.shape == expected.shape
+        assert (error <= limit).all(), f"{layer} F({m}): {name} errs by {(error / limit).max():.2f} of its bound"
+
+
+sizes = st.integers(1, 19)
+channels = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 65])
+pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> Layer:
+    """Sizes around tiles, channels around vectors."""
+    padding = (draw(pads), draw(pads))
+    height, width = (max(draw(sizes), 3 - sum(p)) for p in padding)
+    return Layer(draw(st.integers(0, 3)), draw(channels), draw(channels), height, width, padding)
+
+
+@pytest.mark.parametrize("m", SIZES)
+@given(layer=layers(), seed=st.integers(0, 9))
+def test_bound_of_winograd(m: int, layer: Layer, seed: int) -> None:
+    assert_in_bounds(layer, m, seed)
+
+
+#: Ways through the code: by blocks and by phases of tiles, sums in parts and by points.
+LARGE = (
+    Layer(3, 32, 32, 36, 36),
+    Layer(2, 130, 70, 13, 9),
+    Layer(1, 20, 300, 8, 8),
+    Layer(17, 40, 24, 28, 28),
+)
+
+
+@pytest.mark.parametrize("layer", LARGE, ids=lambda x: f"{x.channels}-{x.filters}")
+@pytest.mark.parametrize("m", SIZES)
+def test_bound_of_winograd_on_large_layers(m: int, layer: Layer) -> None:
+    assert_in_bounds(layer, m)
+
+
+@pytest.mark.parametrize("name", striate.machine.available_isas())
+@pytest.mark.parametrize("m", SIZES)
+def test_isa_keeps_the_bound_of_winograd(m: int, name: str) -> None:
+    with striate.isa(name):
+        for layer in (Layer(2, 19, 35, 11, 14), Layer(3, 32, 16, 24, 25, ((0, 1), (2, 0)))):
+            assert_in_bounds(layer, m)
+
+
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("layer", [*LARGE, Layer(2, 5, 6, 7, 7)], ids=lambda x: f"{x.channels}-{x.filters}")
+def test_threads_change_no_bit_of_winograd(m: int, layer: Layer) -> None:
+    arrays = layer.draw(0)
+    seen = []
+    for n_threads in (1, 2, 3, 7):
+        with striate.threads(n_threads):
+            seen.append([a.tobytes() for a in run(layer, arrays, f"winograd{m}")])
+    assert all(bits == seen[0] for bits in seen)
+
+
+def test_winograd_of_two_is_exact_on_integers() -> None:
+    for layer in (Layer(2, 9, 17, 7, 10), LARGE[0]):
+        arrays = layer.draw(1, integers=True)
+        for got, expected in zip(run(layer, arrays, "winograd2"), exact(layer, arrays), strict=False):
+            assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("which", [0, 1, 3], ids=["x", "weight", "grad_y"])
+def test_winograd_makes_nothing_finite(m: int, value: float, which: int) -> None:
+    layer = Layer(2, 18, 20, 9, 11)
+    arrays = layer.draw(2)
+    rng = np.random.default_rng(3)
+    arrays[which].reshape(-1)[rng.integers(0, arrays[which].size, 4)] = value
+    for got, direct in zip(run(layer, arrays, f"winograd{m}"), run(layer, arrays, "direct"), strict=True):
+        assert not np.isfinite(got[~np.isfinite(direct)]).any()
+
+
+@pytest.mark.parametrize("m", SIZES)
+def test_winograd_reads_any_strides(m: int) -> None:
+    rng = np.random.default_rng(4)
+    whole = rng.standard_normal((2, 40, 9, 10)).astype(np.float32)
+    weight = striate.tensor(rng.standard_normal((8, 20, 3, 3)).astype(np.float32))
+    with striate.machine.algorithm(f"winograd{m}"):
+        strided = striate.ops.conv2d(striate.tensor(whole)[:, 11:31], weight, padding=1)
+        dense = striate.ops.conv2d(striate.tensor(whole[:, 11:31].copy()), weight, padding=1)
+    assert np.array_equal(strided.numpy(), dense.numpy())
+
+
+def test_budget_decides() -> None:
+    layer = Layer(8, 64, 64, 16, 16)
+    arrays = layer.draw(5)
+    direct = run(layer, arrays, "direct")[0]
+    with striate.precision(budget=0):
+        assert np.array_equal(run(layer, arrays, "auto")[0], direct)
+    assert not np.array_equal(run(layer, arrays, "auto")[0], direct)
+    with striate.precision(budget=1.01 * winograd.growth(2) * 2.0**-24):
+        assert np.array_equal(run(layer, arrays, "auto")[0], run(layer, arrays, "winograd2")[0])
+
+
+@pytest.mark.parametrize("m", SIZES)
+def test_growth_is_what_the_budget_compares(m: int) -> None:
+    layer = Layer(8, 64, 64, 16, 16)
+    arrays = layer.draw(6)
+    with striate.precision(budget=0.99 * winograd.growth(m) * 2.0**-24):
+        below = run(layer, arrays, "auto")[0]
+    assert not np.array_equal(below, run(layer, arrays, f"winograd{m}")[0])
+
+
+def test_refusal_of_settings() -> None:
+    with pytest.raises(
+        ValueError, match="algorithm: expected auto, direct, winograd2, winograd4 or winograd6, got 'fft'"
+    ):
+        striate.machine.algorithm("fft")
+    with pytest.raises(ValueError, match="precision: expected budget of at least 0, got"):
+        striate.precision(budget=-1.0)
