@@ -1,6 +1,7 @@
 """Convolution against the machine: GFLOP/s and share of the FMA peak that this process measures between the repeats.
 
 python bench/conv.py                      the shapes of shapes/foundation.toml, forward, this CPU's instruction set
+python bench/conv.py --algorithm direct   the same on the indirect GEMM alone
 python bench/conv.py --isa avx2 --passes forward grad_input grad_weight
 """
 
@@ -67,12 +68,16 @@ def main() -> None:
     parser.add_argument("--shapes", default="foundation", help="a file of bench/shapes, without .toml")
     parser.add_argument("--passes", nargs="+", default=["forward"], choices=["forward", "grad_input", "grad_weight"])
     parser.add_argument("--isa", default=striate.machine.active_isa(), choices=striate.machine.available_isas())
+    parser.add_argument(
+        "--algorithm", default="auto", choices=["auto", "direct", "winograd2", "winograd4", "winograd6"]
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     layers = tomllib.loads((Path(__file__).parent / "shapes" / f"{arguments.shapes}.toml").read_text())["conv2d"]
     striate.isa(arguments.isa)
+    striate.machine.algorithm(arguments.algorithm)
     machine = striate.machine.info()
     print(f"{machine['cpu']}, {arguments.isa}, striate {machine['version']}, {machine['build']}\n")
     print("| layer | pass | threads | GFLOP/s | spread | peak | share of peak | over one thread |")
