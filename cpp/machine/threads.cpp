@@ -50,22 +50,36 @@ class FlushToZero {
 std::atomic<bool> team_is_busy{false};
 std::atomic<bool> is_forked_child{false};
 
+constexpr int kMostRanges = 64;
+
+// Each worker claims the tiles of its own range first, then helps with the others': calls of one geometry, and ops that
+// follow one another, find their data in the cache of the core that wrote it.
 struct Job {
+  struct alignas(64) Range {
+    std::atomic<std::ptrdiff_t> claimed{0};
+  };
+
   std::ptrdiff_t n_tiles;
   TileFn fn;
   void* ctx;
-  std::atomic<std::ptrdiff_t> next{0};
+  int n_ranges = 1;
+  Range ranges[kMostRanges];
 };
 
 void work(void* ctx, int worker) {
   const FlushToZero guard;
   Job& job = *static_cast<Job*>(ctx);
-  for (;;) {
-    const std::ptrdiff_t tile = job.next.fetch_add(1, std::memory_order_relaxed);
-    if (tile >= job.n_tiles) {
-      return;
+  for (int i = 0; i < job.n_ranges; ++i) {
+    const int range = (worker + i) % job.n_ranges;
+    const std::ptrdiff_t begin = range * job.n_tiles / job.n_ranges;
+    const std::ptrdiff_t end = (range + 1) * job.n_tiles / job.n_ranges;
+    for (;;) {
+      const std::ptrdiff_t tile = begin + job.ranges[range].claimed.fetch_add(1, std::memory_order_relaxed);
+      if (tile >= end) {
+        break;
+      }
+      job.fn(job.ctx, tile, worker);
     }
-    job.fn(job.ctx, tile, worker);
   }
 }
 
@@ -137,7 +151,7 @@ void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx, int most_workers
   if (n_tiles <= 0) {
     return;
   }
-  Job job{.n_tiles = n_tiles, .fn = fn, .ctx = ctx};
+  Job job{.n_tiles = n_tiles, .fn = fn, .ctx = ctx, .ranges = {}};
   const int limit = std::min(thread_count(), most_workers);
   const int n_workers = n_tiles < limit ? static_cast<int>(n_tiles) : limit;
   if (n_workers == 1 || is_forked_child.load(std::memory_order_relaxed) ||
@@ -145,6 +159,7 @@ void parallel_for(std::ptrdiff_t n_tiles, TileFn fn, void* ctx, int most_workers
     work(&job, 0);
     return;
   }
+  job.n_ranges = std::min(n_workers, kMostRanges);
   detail::run_team(n_workers, work, &job);
   team_is_busy.store(false, std::memory_order_release);
 }
