@@ -13,7 +13,10 @@ namespace {
 std::atomic<int> forced{static_cast<int>(ConvAlgorithm::automatic)};
 std::atomic<double> error_budget{kDefaultErrorBudget};
 
-double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return static_cast<double>((a + b - 1) / b); }
+double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
+  const std::ptrdiff_t whole = (a + b - 1) / b;
+  return static_cast<double>(whole);
+}
 
 bool winograd_applies(const ConvShape& shape) {
   const WindowAxis& depth = shape.window.axis[0];
