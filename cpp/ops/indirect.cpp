@@ -199,35 +199,42 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
                        .lo = static_cast<T>(gemm.tail.lo),
                        .hi = static_cast<T>(gemm.tail.hi)};
   // Tiles of nearly equal height: a short last tile would waste the registers.
-  const auto tile_begin = [&](std::ptrdiff_t tile) { return task.row_begin + tile * n_rows / n_tiles; };
+  const std::ptrdiff_t height = n_rows / n_tiles;
+  const std::ptrdiff_t n_higher = n_rows % n_tiles;
+  struct Tile {
+    int rows;
+    T* y[kMaxTileRows];  // of the panel that comes next
+  };
+  Tile tiles[kMostGroup];
+  RowIndex index(task.row_begin, gemm.a.grid);
+  const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
-    const std::ptrdiff_t last = std::min(n_tiles, first + task.group);
-    T* base[kMostGroup][kMaxTileRows];
-    for (std::ptrdiff_t tile = first; tile < last; ++tile) {
-      const auto rows = static_cast<int>(tile_begin(tile + 1) - tile_begin(tile));
-      RowIndex index(tile_begin(tile), gemm.a.grid);
-      task.pointers.fill(index, rows, task.zero, task.pointers_scratch + (tile - first) * b.n_taps * kernel.rows);
-      for (int m = 0; m < rows; ++m) {
-        base[tile - first][m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] +
-                                index.i[1] * gemm.y.stride[1] + index.i[2] * gemm.y.stride[2];
+    const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
+    for (std::ptrdiff_t t = 0; t < n_group; ++t) {
+      Tile& tile = tiles[t];
+      tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
+      task.pointers.fill(index, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
+      for (int m = 0; m < tile.rows; ++m) {
+        tile.y[m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] + index.i[1] * gemm.y.stride[1] +
+                    index.i[2] * gemm.y.stride[2] + task.panel_begin * b.panel;
         index.next(gemm.a.grid);
       }
     }
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
       const std::ptrdiff_t column = p * b.panel;
       const std::ptrdiff_t n_cols = std::min(b.columns - column, b.panel);
-      const std::ptrdiff_t vectors = b.panel_columns(p) / b.width;
+      const auto vectors = static_cast<std::size_t>(b.panel_columns(p) / b.width);
+      const T* const panel = b.panel_data(p);
       if (gemm.tail.bias != nullptr) {
         epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
       }
-      for (std::ptrdiff_t tile = first; tile < last; ++tile) {
-        const auto rows = static_cast<int>(tile_begin(tile + 1) - tile_begin(tile));
-        T* y[kMaxTileRows];
-        for (int m = 0; m < rows; ++m) {
-          y[m] = base[tile - first][m] + column;
+      for (std::ptrdiff_t t = 0; t < n_group; ++t) {
+        Tile& tile = tiles[t];
+        kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps, b.k, panel, tile.y, n_cols,
+                                                epilogue);
+        for (int m = 0; m < tile.rows; ++m) {
+          tile.y[m] += b.panel;
         }
-        kernel.tile[rows - 1][vectors - 1](task.pointers_scratch + (tile - first) * b.n_taps * kernel.rows, b.n_taps, b.k,
-                                           b.panel_data(p), y, n_cols, epilogue);
       }
     }
   }

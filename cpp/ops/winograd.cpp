@@ -12,6 +12,9 @@ constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof
 constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
 constexpr std::ptrdiff_t kMostParts = 16;              // of a weight gradient's sum
 constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles than this go by phases
+constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which reading the filters from L3 costs little
+constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
+constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;  // more filters than this are read once, by phases
 
 std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
 std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
@@ -116,33 +119,32 @@ void multiply(const Packed<float>& filters, const Planes& v, const Planes& produ
     float* y[kMaxTileRows];
     for (std::ptrdiff_t i = 0; i < rows; ++i) {
       a[i] = v.data + point * v.plane + (begin + i) * v.row;
-      y[i] = products.data + point * products.plane + (begin + i) * products.row;
+      y[i] = products.data + point * products.plane + (begin + i) * products.row + panel * filters.panel;
     }
     kernel.tile[rows - 1][columns / filters.width - 1](a, 1, filters.k, b, y, columns, epilogue);
   }
 }
 
-// Rows of planes become the pixels of tiles, for one range of channels.
-void to_images(const TileGrid& grid, const Planes& products, const WinogradImages& y, std::ptrdiff_t channel,
-               std::ptrdiff_t channels, std::ptrdiff_t first, std::ptrdiff_t count, std::ptrdiff_t row,
-               const GemmTail& tail) {
+// Rows of planes become the pixels of tiles.
+void to_images(const TileGrid& grid, const Planes& products, const WinogradImages& y, std::ptrdiff_t first,
+               std::ptrdiff_t count, std::ptrdiff_t row, const GemmTail& tail) {
   const WinogradTransform transform = kernels().winograd.output[grid.size];
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     const std::ptrdiff_t tile = first + i;
     const std::ptrdiff_t h = tile / grid.columns % grid.rows * grid.m;
     const std::ptrdiff_t w = tile % grid.columns * grid.m;
     const std::ptrdiff_t image = tile / grid.columns / grid.rows;
-    const WinogradTarget target{.y = y.data + image * y.stride_n + h * y.stride_h + w * y.stride_w + channel,
+    const WinogradTarget target{.y = y.data + image * y.stride_n + h * y.stride_h + w * y.stride_w,
                                 .stride_h = y.stride_h,
                                 .stride_w = y.stride_w,
                                 .h_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.h - h)),
                                 .w_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.w - w)),
                                 .holds_vectors = false,
-                                .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias) + channel,
+                                .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias),
                                 .clamps = tail.clamps,
                                 .lo = static_cast<float>(tail.lo),
                                 .hi = static_cast<float>(tail.hi)};
-    transform(products.source(grid, row + i), target, channels);
+    transform(products.source(grid, row + i), target, y.c);
   }
 }
 
@@ -151,7 +153,7 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Pack
                        const GemmTail& tail, std::ptrdiff_t block) {
   const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
-  const std::ptrdiff_t m_row = filters.panel;
+  const std::ptrdiff_t m_row = row_stride(y.c, filters.width);
   const std::ptrdiff_t m_plane = plane_stride(block, m_row);
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
@@ -165,18 +167,18 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Pack
     const std::ptrdiff_t first = blocks.begin(task);
     const std::ptrdiff_t count = blocks.end(task) - first;
     to_planes(input, grid, x, true, first, count, v, 0);
-    for (std::ptrdiff_t panel = 0; panel < filters.n_panels; ++panel) {
-      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+    for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+      for (std::ptrdiff_t panel = 0; panel < filters.n_panels; ++panel) {
         multiply(filters, v, products, point, panel, 0, count);
       }
-      const std::ptrdiff_t channel = panel * filters.panel;
-      to_images(grid, products, y, channel, std::min(filters.panel, y.c - channel), first, count, 0, tail);
     }
+    to_images(grid, products, y, first, count, 0, tail);
   };
   parallel_for(blocks.n_parts, run, n_workers);
 }
 
-// Few tiles or many filters: all tiles are transformed, then each filter is read once.
+// Few tiles or many filters: all tiles are transformed, then each filter is read once, by the points' owners, which keep
+// the tiles of a point in L2 (panels outermost: half the speed at 128 channels, batch 16).
 void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y,
                        const GemmTail& tail) {
   const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
@@ -203,15 +205,13 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Pack
     // Blocks of rows last: a panel of a point is read by all of them while it is near.
     parallel_for(filters.n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
       for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-        Planes shifted = products;
-        shifted.data += task / grid.n_points() * filters.panel;
-        multiply(filters, v, shifted, task % grid.n_points(), task / grid.n_points(), blocks.begin(b),
+        multiply(filters, v, products, task / filters.n_panels, task % filters.n_panels, blocks.begin(b),
                  blocks.end(b) - blocks.begin(b));
       }
     });
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
     parallel_for(out.n_parts, [&](std::ptrdiff_t task) {
-      to_images(grid, products, y, 0, y.c, first + out.begin(task), out.end(task) - out.begin(task), out.begin(task), tail);
+      to_images(grid, products, y, first + out.begin(task), out.end(task) - out.begin(task), out.begin(task), tail);
     });
   }
 }
@@ -288,18 +288,18 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
   const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
-  const std::ptrdiff_t tile_bytes = bytes(grid.n_points() * (row_stride(x.c, filters.width) + filters.panel));
+  const std::ptrdiff_t tile_bytes = bytes(grid.n_points() * (row_stride(x.c, filters.width) + row_stride(y.c, filters.width)));
   const std::ptrdiff_t filter_bytes = bytes(grid.n_points() * x.c * y.c);
-  const std::ptrdiff_t fit =
-      std::clamp<std::ptrdiff_t>(l2 * 5 / 8 / tile_bytes / tile_rows * tile_rows, tile_rows, 8 * tile_rows);
-  const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, fit);
-  // Blocks read the filters once each, phases write and read the transformed tiles once.
-  const std::ptrdiff_t block_traffic = filter_bytes > l2 / 4 ? filter_bytes * n_blocks : filter_bytes;
-  const std::ptrdiff_t phase_traffic = filter_bytes + 2 * bytes(grid.n_points() * grid.n_tiles * (x.c + y.c));
-  if (n_blocks < kLeastTasks || phase_traffic < block_traffic) {
+  // A block reads the filters once: as many tiles as L2 holds, or more than that where too few would hold (then the
+  // transformed tiles pass through L3, which costs less than the filters would).
+  const std::ptrdiff_t fit = l2 * 7 / 8 / tile_bytes / tile_rows * tile_rows;
+  const std::ptrdiff_t least = round_up(kLeastBlock, tile_rows);
+  const std::ptrdiff_t block = fit >= least ? std::min(fit, 2 * least) : round_up(kSpilledBlock, tile_rows);
+  const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
+  if (n_blocks < kLeastTasks || filter_bytes > kBlockFilterBytes) {
     forward_by_phases(grid, x, filters, y, tail);
   } else {
-    forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, round_up(n_blocks, kLeastTasks)));
+    forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, n_blocks));
   }
 }
 
