@@ -122,7 +122,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
 // Contract: OuterTile in table.hpp. The sum over k starts at zero and is added to y once: blocks of k form a shallow tree.
 template <class T, int MR, int NV>
 void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
-                std::ptrdiff_t n_cols) {
+                std::ptrdiff_t n_cols, bool adds) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -151,17 +151,28 @@ void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, 
   }
   const bool is_full = n_cols == NV * W;
   const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
+  if (adds) {
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const T* const row = y + m * ld;
+#pragma GCC unroll 4
+      for (int v = 0; v < NV - 1; ++v) {
+        acc[m][v] += load(row + v * W);
+      }
+      acc[m][NV - 1] += is_full ? load(row + (NV - 1) * W) : load_partial(row + (NV - 1) * W, left);
+    }
+  }
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV - 1; ++v) {
-      store(y + m * ld + v * W, load(y + m * ld + v * W) + acc[m][v]);
+      store(y + m * ld + v * W, acc[m][v]);
     }
     T* const last = y + m * ld + (NV - 1) * W;
     if (is_full) {
-      store(last, load(last) + acc[m][NV - 1]);
+      store(last, acc[m][NV - 1]);
     } else {
-      store_partial(last, load_partial(last, left) + acc[m][NV - 1], left);
+      store_partial(last, acc[m][NV - 1], left);
     }
   }
 }

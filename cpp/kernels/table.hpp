@@ -37,11 +37,13 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
                           T* const* y,  // [rows] pointers to n_cols values
                           std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
-// y[m·ld + n] += Σ_k a[k·lda + m] · b[k·ldb + n] for m < rows, n < n_cols: an outer product per k.
+// y[m·ld + n] = Σ_k a[k·lda + m] · b[k·ldb + n] for m < rows, n < n_cols, added to what y holds if `adds`: an outer product
+// per k.
 template <class T>
 using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
                            const T* b,  // whole vectors are read
-                           std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols);
+                           std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols,
+                           bool adds);
 
 // out[k][m] = x[k][offset + m] for m < rows; a null pointer reads as zeros. Returns whether all values are finite.
 template <class T>

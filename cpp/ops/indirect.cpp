@@ -418,7 +418,7 @@ class OuterBlock {
     }
     return is_finite;
   }
-  void multiply(std::ptrdiff_t n_k, T* y) const {
+  void multiply(std::ptrdiff_t n_k, T* y, bool adds) const {
     const std::ptrdiff_t ld = task_.product.ld;
     for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_) {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
@@ -427,7 +427,7 @@ class OuterBlock {
         const std::ptrdiff_t n_rows = tile_begin(tile + 1) - i;
         const std::ptrdiff_t vectors = ceil_div(n_cols, kernel_.width);
         kernel_.outer[n_rows - 1][vectors - 1](tile_data(tile), n_rows, lane_data(j), vectors * kernel_.width, n_k,
-                                               y + i * ld + j, ld, n_cols);
+                                               y + i * ld + j, ld, n_cols, adds);
       }
     }
   }
@@ -476,12 +476,6 @@ bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, 
 template <class T>
 void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   const OuterProduct<T>& product = task.product;
-  for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
-    for (std::ptrdiff_t i = task.tile_begin; i < task.tile_end; ++i) {
-      std::memset(task.y + tap * product.stride_t + i * product.ld + task.lane_begin, 0,
-                  static_cast<std::size_t>(task.lane_end - task.lane_begin) * sizeof(T));
-    }
-  }
   OuterBlock<T> block(task, kernel);
   const auto pack_a = [&](const T* const* x, std::ptrdiff_t n_k) {
     return product.swaps ? block.pack_lanes(x, n_k) : block.pack_tiles(x, n_k);
@@ -508,7 +502,7 @@ void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
       const bool any_outside = tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], first, n_k, a);
       if (!any_outside || b_is_finite) {
         pack_a(a, n_k);
-        block.multiply(n_k, y);
+        block.multiply(n_k, y, row > task.row_begin);
         continue;
       }
       // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
@@ -521,7 +515,7 @@ void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
       }
       pack_a(a_inside, n_inside);
       pack_b(b_inside, n_inside);
-      block.multiply(n_inside, y);
+      block.multiply(n_inside, y, row > task.row_begin);
       pack_b(b, n_k);
     }
   }
