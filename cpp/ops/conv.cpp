@@ -401,10 +401,6 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t k = reading.k;
   const std::ptrdiff_t width = kernels().gemm<T>().width;
-  if (reading.gather.n_rows() == 0) {
-    std::memset(grad_weight.bytes(), 0, static_cast<std::size_t>(grad_weight.size()) * sizeof(T));
-    return;
-  }
   // Lanes run over the values of a tap where they fill a vector, else over output channels, into a transposed copy.
   const bool transposes = k < width && geometry.o > k;
   const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);

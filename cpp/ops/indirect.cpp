@@ -521,6 +521,17 @@ void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   }
 }
 
+// The sum over no rows.
+template <class T>
+void clear(const OuterProduct<T>& product) {
+  const std::ptrdiff_t length = product.swaps ? product.m : product.n;
+  for (std::size_t tap = 0; tap < product.a.taps.size(); ++tap) {
+    for (std::ptrdiff_t i = 0; i < (product.swaps ? product.n : product.m); ++i) {
+      std::fill_n(product.y + static_cast<std::ptrdiff_t>(tap) * product.stride_t + i * product.ld, length, T(0));
+    }
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -532,6 +543,12 @@ void outer_product(const std::vector<OuterProduct<T>>& products) {
   const OuterProduct<T>& first = products[0];
   const std::ptrdiff_t n_rows = first.a.n_rows();
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
+  if (n_rows == 0) {
+    for (const OuterProduct<T>& product : products) {
+      clear(product);
+    }
+    return;
+  }
   const OuterBlocking blocking = choose_outer_blocking(first, n_products, kernel);
   const std::ptrdiff_t n_parts = blocking.n_parts;
   const auto n_taps = static_cast<std::ptrdiff_t>(first.a.taps.size());

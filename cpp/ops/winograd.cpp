@@ -363,7 +363,7 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
   } else {
     const Planes u = sum_of(0);
     const Partition filters(o, std::max<std::ptrdiff_t>(tile_rows, 96 / tile_rows * tile_rows));
-    for (std::ptrdiff_t first = 0; first < grid.n_tiles || first == 0; first += block) {
+    for (std::ptrdiff_t first = 0; first < grid.n_tiles; first += block) {
       const std::ptrdiff_t count = std::min(block, grid.n_tiles - first);
       const Partition tiles(count, std::max<std::ptrdiff_t>(1, 2048 / c));
       parallel_for(tiles.n_parts, [&](std::ptrdiff_t task) {
