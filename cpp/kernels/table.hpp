@@ -45,10 +45,6 @@ using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
                            std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols,
                            bool adds);
 
-// out[k][m] = x[k][offset + m] for m < rows; a null pointer reads as zeros. Returns whether all values are finite.
-template <class T>
-using PackRows = bool (*)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, T* out);
-
 template <class T>
 struct GemmKernels {
   int width;                                          // lanes of a vector
@@ -56,8 +52,8 @@ struct GemmKernels {
   int vectors;                                        // vectors of the full tile; its columns are vectors · width
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
-  PackRows<T> pack_rows[kMaxTileRows];                // [rows − 1]
-  // The same for n_cols values a row, with zeros up to `columns`.
+  // out[k][n] = x[k][offset + n] for n < n_cols, zero up to `columns`; a null pointer reads as zeros. Returns whether all
+  // values are finite.
   bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,
                      std::ptrdiff_t columns, T* out);
   // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.

@@ -13,7 +13,8 @@ constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than
 constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
 constexpr double kTasksAimed = 64;
 constexpr std::ptrdiff_t kMostGroup = 8;
-constexpr std::ptrdiff_t kRowBlock = 256;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
+constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product: 48 read every operand three times as often
+constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
 constexpr std::ptrdiff_t kPartRows = 1024;        // least rows of a part of a split sum
 constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
@@ -355,7 +356,7 @@ template <class T>
 OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
                                     const GemmKernels<T>& kernel) {
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const Partition rows(product.swaps ? product.n : product.m, 8 * kernel.rows);
+  const Partition rows(product.swaps ? product.n : product.m, round_up(kOuterRows, kernel.rows));
   const Partition lanes(product.swaps ? product.m : product.n, 4 * panel);
   const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
   // All taps of a block share one packing of b as long as their sums stay in L2.
@@ -386,7 +387,7 @@ struct OuterTask {
 // Values of scratch that the packed operands of one task need.
 template <class T>
 std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>& kernel) {
-  return kRowBlock * (blocking.rows.part + round_up(blocking.lanes.part, kernel.width));
+  return kRowBlock * (round_up(blocking.rows.part, kernel.width) + round_up(blocking.lanes.part, kernel.width));
 }
 
 // The packed operands of kRowBlock rows.
@@ -397,18 +398,14 @@ class OuterBlock {
       : task_(task),
         kernel_(kernel),
         n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
+        tiles_width_(round_up(task.tile_end - task.tile_begin, kernel.width)),
         panel_(kernel.vectors * kernel.width),
         tiles_(task.scratch),
-        lanes_(task.scratch + kRowBlock * (task.tile_end - task.tile_begin)) {}
+        lanes_(task.scratch + kRowBlock * tiles_width_) {}
 
   // x[k] points to the operand's values; both return whether all are finite.
   bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
-    bool is_finite = true;
-    for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
-      const std::ptrdiff_t begin = tile_begin(tile);
-      is_finite &= kernel_.pack_rows[tile_begin(tile + 1) - begin - 1](x, begin, n_k, tile_data(tile));
-    }
-    return is_finite;
+    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, tiles_);
   }
   bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
     bool is_finite = true;
@@ -426,8 +423,8 @@ class OuterBlock {
         const std::ptrdiff_t i = tile_begin(tile);
         const std::ptrdiff_t n_rows = tile_begin(tile + 1) - i;
         const std::ptrdiff_t vectors = ceil_div(n_cols, kernel_.width);
-        kernel_.outer[n_rows - 1][vectors - 1](tile_data(tile), n_rows, lane_data(j), vectors * kernel_.width, n_k,
-                                               y + i * ld + j, ld, n_cols, adds);
+        kernel_.outer[n_rows - 1][vectors - 1](tiles_ + i - task_.tile_begin, tiles_width_, lane_data(j),
+                                               vectors * kernel_.width, n_k, y + i * ld + j, ld, n_cols, adds);
       }
     }
   }
@@ -436,17 +433,15 @@ class OuterBlock {
   [[nodiscard]] std::ptrdiff_t tile_begin(std::ptrdiff_t tile) const {
     return task_.tile_begin + tile * (task_.tile_end - task_.tile_begin) / n_tiles_;
   }
-  [[nodiscard]] T* tile_data(std::ptrdiff_t tile) const {
-    return tiles_ + (tile_begin(tile) - task_.tile_begin) * kRowBlock;
-  }
   [[nodiscard]] T* lane_data(std::ptrdiff_t j) const { return lanes_ + (j - task_.lane_begin) * kRowBlock; }
 
   const OuterTask<T>& task_;
   const GemmKernels<T>& kernel_;
   std::ptrdiff_t n_tiles_;
+  std::ptrdiff_t tiles_width_;
   std::ptrdiff_t panel_;
-  T* tiles_;
-  T* lanes_;
+  T* tiles_;  // [k][tiles_width_]
+  T* lanes_;  // [panel][k][columns]
 };
 
 // Pointers to a tap's values in `n_k` rows from `index` on, null where the tap is outside. Returns whether any is.
