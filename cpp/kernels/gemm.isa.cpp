@@ -31,8 +31,8 @@ inline constexpr int kVectors = 2;
 
 // Contract: GemmTile in table.hpp.
 template <class T, int MR, int NV>
-void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const T* b, T* const* y, std::ptrdiff_t n_cols,
-               const Epilogue<T>& epilogue) {
+void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const T* b, T* const* y, std::ptrdiff_t column,
+               std::ptrdiff_t n_cols, const Epilogue<T>& epilogue) {
   constexpr int W = kWidth<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 16
@@ -56,10 +56,10 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
     a += MR;
 #pragma GCC unroll 4
     for (std::ptrdiff_t i = 0; i < k; ++i) {
-      Vec<T> column[NV];
+      Vec<T> b_row[NV];
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
-        column[v] = load(b + v * W);
+        b_row[v] = load(b + v * W);
       }
       b += NV * W;
 #pragma GCC unroll 16
@@ -67,7 +67,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
         const Vec<T> value = broadcast(row[m][i]);
 #pragma GCC unroll 4
         for (int v = 0; v < NV; ++v) {
-          acc[m][v] = fma<T>(value, column[v], acc[m][v]);
+          acc[m][v] = fma<T>(value, b_row[v], acc[m][v]);
         }
       }
     }
@@ -100,7 +100,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
     for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
-        store_stream<T>(y[m] + v * W, acc[m][v]);
+        store_stream<T>(y[m] + column + v * W, acc[m][v]);
       }
     }
     return;
@@ -109,12 +109,12 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV - 1; ++v) {
-      store(y[m] + v * W, acc[m][v]);
+      store(y[m] + column + v * W, acc[m][v]);
     }
     if (left == W) {
-      store(y[m] + (NV - 1) * W, acc[m][NV - 1]);
+      store(y[m] + column + (NV - 1) * W, acc[m][NV - 1]);
     } else {
-      store_partial(y[m] + (NV - 1) * W, acc[m][NV - 1], left);
+      store_partial(y[m] + column + (NV - 1) * W, acc[m][NV - 1], left);
     }
   }
 }

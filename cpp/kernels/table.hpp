@@ -23,19 +23,19 @@ template <class T>
 struct Epilogue {
   const T* bias;  // [n_cols], or null
   bool clamps;
-  bool streams;  // store past the caches: every y[m] is aligned to 64 bytes and n_cols is a multiple of the width
+  bool streams;  // store past the caches: every y[m] + column is aligned to 64 bytes and n_cols is a multiple of the width
   T lo;
   T hi;
 };
 
-// y[m][n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null is left
-// out.
+// y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null is
+// left out.
 template <class T>
 using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k values each
                           std::ptrdiff_t n_taps, std::ptrdiff_t k,
                           const T* b,   // [n_taps][k][vectors · width], packed, zero beyond n_cols
-                          T* const* y,  // [rows] pointers to n_cols values
-                          std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
+                          T* const* y,  // [rows] pointers to rows of the result
+                          std::ptrdiff_t column, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
 // y[m·ld + n] = Σ_k a[k·lda + m] · b[k·ldb + n] for m < rows, n < n_cols, added to what y holds if `adds`: an outer product
 // per k.

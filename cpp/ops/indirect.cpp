@@ -204,7 +204,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t n_higher = n_rows % n_tiles;
   struct Tile {
     int rows;
-    T* y[kMaxTileRows];  // of the panel that comes next
+    T* y[kMaxTileRows];
   };
   Tile tiles[kMostGroup];
   RowIndex index(task.row_begin, gemm.a.grid);
@@ -217,7 +217,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       task.pointers.fill(index, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
       for (int m = 0; m < tile.rows; ++m) {
         tile.y[m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] + index.i[1] * gemm.y.stride[1] +
-                    index.i[2] * gemm.y.stride[2] + task.panel_begin * b.panel;
+                    index.i[2] * gemm.y.stride[2];
         index.next(gemm.a.grid);
       }
     }
@@ -230,12 +230,8 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
         epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
-        Tile& tile = tiles[t];
-        kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps, b.k, panel, tile.y, n_cols,
-                                                epilogue);
-        for (int m = 0; m < tile.rows; ++m) {
-          tile.y[m] += b.panel;
-        }
+        kernel.tile[tiles[t].rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps, b.k, panel, tiles[t].y,
+                                                    column, n_cols, epilogue);
       }
     }
   }

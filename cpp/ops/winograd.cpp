@@ -121,9 +121,9 @@ void multiply(const Packed<float>& filters, const Planes& v, const Planes& produ
     float* y[kMaxTileRows];
     for (std::ptrdiff_t i = 0; i < rows; ++i) {
       a[i] = v.data + point * v.plane + (begin + i) * v.row;
-      y[i] = products.data + point * products.plane + (begin + i) * products.row + panel * filters.panel;
+      y[i] = products.data + point * products.plane + (begin + i) * products.row;
     }
-    kernel.tile[rows - 1][columns / filters.width - 1](a, 1, filters.k, b, y, columns, epilogue);
+    kernel.tile[rows - 1][columns / filters.width - 1](a, 1, filters.k, b, y, panel * filters.panel, columns, epilogue);
   }
 }
 
