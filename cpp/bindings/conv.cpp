@@ -88,6 +88,27 @@ void bind_conv(py::module_& m) {
       },
       NoGil());
   m.def(
+      "explain_conv",
+      [](const std::string& op, const std::string& pass, const Sizes& x_shape, const Sizes& weight_shape,
+         const Sizes& stride, const Sizes& padding, const Sizes& dilation, std::ptrdiff_t groups, DType dtype) {
+        const ConvPass which = pass == "forward"      ? ConvPass::forward
+                               : pass == "grad_input" ? ConvPass::grad_input
+                                                      : ConvPass::grad_weight;
+        check<std::invalid_argument>(which != ConvPass::grad_weight || pass == "grad_weight", op,
+                                     ": expected pass_ forward, grad_input or grad_weight, got '", pass,
+                                     "'; use one of these");
+        py::list found;
+        for (const ConvVerdict& verdict :
+             explain_conv(op.c_str(), which, extents(x_shape), extents(weight_shape),
+                          conv_params(stride, padding, padding, dilation, groups, Padding::explicit_), dtype)) {
+          found.append(
+              py::make_tuple(verdict.algorithm, verdict.is_chosen, verdict.flops, verdict.error_bound, verdict.reason));
+        }
+        return found;
+      },
+      py::arg("op"), py::arg("pass_"), py::arg("x_shape"), py::arg("weight_shape"), py::arg("stride"), py::arg("padding"),
+      py::arg("dilation"), py::arg("groups"), py::arg("dtype"));
+  m.def(
       "linear",
       [](const Array& x, const Array& weight, const std::optional<Array>& bias) { return linear(x, weight, fused(bias)); },
       NoGil());

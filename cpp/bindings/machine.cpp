@@ -6,13 +6,6 @@
 #include "striate/ops.hpp"
 
 namespace striate {
-namespace {
-
-// In the order of ConvAlgorithm.
-constexpr std::array kAlgorithmNames{"auto", "direct", "winograd2", "winograd4", "winograd6"};
-
-}  // namespace
-
 void bind_machine(py::module_& m) {
   m.def("available_isas", [] {
     std::vector<std::string> names;
@@ -46,13 +39,14 @@ void bind_machine(py::module_& m) {
     const CacheSizes& sizes = cache_sizes();
     return py::make_tuple(sizes.l1_bytes, sizes.l2_bytes, sizes.l3_bytes);
   });
-  m.def("conv_algorithm", [] { return std::string(kAlgorithmNames[static_cast<std::size_t>(conv_algorithm())]); });
+  m.def("conv_algorithm", [] { return std::string(algorithm_name(conv_algorithm())); });
   m.def(
       "set_conv_algorithm",
       [](const std::string& name) {
-        for (std::size_t i = 0; i < kAlgorithmNames.size(); ++i) {
-          if (name == kAlgorithmNames[i]) {
-            set_conv_algorithm(static_cast<ConvAlgorithm>(i));
+        for (const ConvAlgorithm algorithm : {ConvAlgorithm::automatic, ConvAlgorithm::direct, ConvAlgorithm::winograd2,
+                                              ConvAlgorithm::winograd4, ConvAlgorithm::winograd6}) {
+          if (name == algorithm_name(algorithm)) {
+            set_conv_algorithm(algorithm);
             return;
           }
         }
@@ -71,6 +65,8 @@ void bind_machine(py::module_& m) {
         set_error_budget(budget);
       },
       py::arg("budget"));
+  m.def("is_batch_invariant", &is_batch_invariant);
+  m.def("set_batch_invariant", &set_batch_invariant, py::arg("is_invariant"));
   m.def("thread_count", &thread_count);
   m.def("default_thread_count", &default_thread_count);
   m.def("set_thread_count", &set_thread_count, py::arg("n_threads"));

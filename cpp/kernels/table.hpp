@@ -28,8 +28,8 @@ struct Epilogue {
   T hi;
 };
 
-// y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null is
-// left out.
+// y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null
+// is left out.
 template <class T>
 using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k values each
                           std::ptrdiff_t n_taps, std::ptrdiff_t k,

@@ -263,7 +263,8 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
 
 template <class F, bool kInside, bool kStored>
 STRIATE_INLINE void transform_whole(const WinogradSource& from, const WinogradTarget& to, std::ptrdiff_t whole) {
-  // Copies whose address nobody takes: stores of vectors may alias anything, and each would make the compiler read them anew.
+  // Copies whose address nobody takes: stores of vectors may alias anything, and each would make the compiler read them
+  // anew.
   const WinogradSource source = from;
   const WinogradTarget target = to;
   for (std::ptrdiff_t c = 0; c < whole; c += W) {

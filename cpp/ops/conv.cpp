@@ -26,13 +26,13 @@ struct Geometry {
   std::ptrdiff_t o;  // output channels of a group
 };
 
-ConvShape shape_of(const Geometry& geometry, const Array& x) {
+ConvShape shape_of(const Geometry& geometry, int rank, DType dtype) {
   return {.window = geometry.window,
           .n = geometry.n,
           .groups = geometry.groups,
           .c = geometry.c,
           .o = geometry.o,
-          .dtype = x.rank() == 4 ? x.dtype() : DType::float64};
+          .dtype = rank == 4 ? dtype : DType::float64};
 }
 
 Position spatial(const Window& window, std::ptrdiff_t WindowAxis::*field) {
@@ -242,7 +242,7 @@ template <class T>
 bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Array& y, const GemmTail& tail,
                   const Geometry& geometry) {
   if constexpr (std::is_same_v<T, float>) {
-    const int size = choose_winograd(pass, shape_of(geometry, x));
+    const int size = choose_winograd(pass, shape_of(geometry, x.rank(), x.dtype()));
     if (size < 0) {
       return false;
     }
@@ -390,7 +390,7 @@ template <class T>
 void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry,
                      bool is_folded) {
   if constexpr (std::is_same_v<T, float>) {
-    const int size = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x));
+    const int size = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x.rank(), x.dtype()));
     if (size >= 0) {
       winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n,
                            geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, size);
@@ -477,6 +477,19 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
                                 folds(geometry));
   });
   return y;
+}
+
+std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,
+                                      const ConvParams& params, DType dtype) {
+  const Geometry geometry = make_geometry(op, x_shape, weight_shape, params);
+  if (depthwise_applies(x_shape[1], weight_shape, params.groups)) {
+    return {{.algorithm = "depthwise",
+             .is_chosen = true,
+             .flops = 0,
+             .error_bound = 0,
+             .reason = "every channel is a group of its own: memory, not arithmetic, sets the time"}};
+  }
+  return explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
 }
 
 Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,

@@ -5,6 +5,7 @@
 #include <atomic>
 
 #include "kernels/table.hpp"
+#include "striate/error.hpp"
 #include "striate/machine.hpp"
 
 namespace striate {
@@ -12,6 +13,7 @@ namespace {
 
 std::atomic<int> forced{static_cast<int>(ConvAlgorithm::automatic)};
 std::atomic<double> error_budget{kDefaultErrorBudget};
+std::atomic<bool> batch_invariant{false};
 
 double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
   const std::ptrdiff_t whole = (a + b - 1) / b;
@@ -67,31 +69,49 @@ double winograd_cycles(ConvPass pass, const ConvShape& shape, int size, double w
   const double filters =
       static_cast<double>(shape.o) * vectors_c * kWriteCycles[index] * (pass == ConvPass::forward ? 0 : 2);
   // Transformed filters that outgrow L2 are read once, a weight gradient's sums are written and read.
-  const double filter_bytes = 4 * n_points * static_cast<double>(shape.c * shape.o) * (pass == ConvPass::grad_weight ? 2 : 1);
+  const double filter_bytes =
+      4 * n_points * static_cast<double>(shape.c * shape.o) * (pass == ConvPass::grad_weight ? 2 : 1);
   const double traffic = filter_bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? filter_bytes / kBytesPerCycle : 0;
   return product + traffic + transforms + filters;
+}
+
+double error_bound(int size) { return kWinogradErrorGrowth[static_cast<std::size_t>(size)] * 0x1p-24; }
+
+// The shape that the choice is made for.
+ConvShape planned(ConvPass pass, ConvShape shape) {
+  if (batch_invariant && pass != ConvPass::grad_weight) {
+    shape.n = std::min<std::ptrdiff_t>(shape.n, 1);
+  }
+  return shape;
 }
 
 }  // namespace
 
 void set_conv_algorithm(ConvAlgorithm algorithm) { forced = static_cast<int>(algorithm); }
 ConvAlgorithm conv_algorithm() { return static_cast<ConvAlgorithm>(forced.load()); }
+const char* algorithm_name(ConvAlgorithm algorithm) {
+  constexpr std::array<const char*, 5> names{"auto", "direct", "winograd2", "winograd4", "winograd6"};
+  return names[static_cast<std::size_t>(algorithm)];
+}
 void set_error_budget(double budget) { error_budget = budget; }
 double get_error_budget() { return error_budget; }
+void set_batch_invariant(bool is_invariant) { batch_invariant = is_invariant; }
+bool is_batch_invariant() { return batch_invariant; }
 
-int choose_winograd(ConvPass pass, const ConvShape& shape) {
+int choose_winograd(ConvPass pass, const ConvShape& actual) {
   const ConvAlgorithm algorithm = conv_algorithm();
-  if (algorithm == ConvAlgorithm::direct || !winograd_applies(shape)) {
+  if (algorithm == ConvAlgorithm::direct || !winograd_applies(actual)) {
     return -1;
   }
   if (algorithm != ConvAlgorithm::automatic) {
     return static_cast<int>(algorithm) - static_cast<int>(ConvAlgorithm::winograd2);
   }
+  const ConvShape shape = planned(pass, actual);
   const auto width = static_cast<double>(kernels().gemm_f32.width);
   double least = direct_cycles(pass, shape, width);
   int chosen = -1;
   for (int size = 0; size < kWinogradSizes; ++size) {
-    if (kWinogradErrorGrowth[static_cast<std::size_t>(size)] * 0x1p-24 > get_error_budget()) {
+    if (error_bound(size) > get_error_budget()) {
       continue;
     }
     const double cycles = winograd_cycles(pass, shape, size, width);
@@ -101,6 +121,38 @@ int choose_winograd(ConvPass pass, const ConvShape& shape) {
     }
   }
   return chosen;
+}
+
+std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) {
+  const int chosen = choose_winograd(pass, actual);
+  const bool applies = winograd_applies(actual);
+  const ConvShape shape = planned(pass, actual);
+  const auto width = static_cast<double>(kernels().gemm_f32.width);
+  const auto chosen_name = [](int size) {
+    return algorithm_name(static_cast<ConvAlgorithm>(static_cast<int>(ConvAlgorithm::winograd2) + size));
+  };
+  std::vector<ConvVerdict> verdicts;
+  for (int size = -1; size < kWinogradSizes; ++size) {
+    ConvVerdict verdict{.algorithm = chosen_name(size),
+                        .is_chosen = size == chosen,
+                        .flops = 4 * width *
+                                 (size < 0  ? direct_cycles(pass, shape, width)
+                                  : applies ? winograd_cycles(pass, shape, size, width)
+                                            : 0),
+                        .error_bound = size < 0 ? 0 : error_bound(size),
+                        .reason = {}};
+    if (size >= 0 && !applies) {
+      verdict.reason = "needs float32, two spatial axes, a 3x3 kernel, stride 1, no dilation, one group, padding 0 to 2";
+    } else if (conv_algorithm() != ConvAlgorithm::automatic) {
+      verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));
+    } else if (size >= 0 && error_bound(size) > get_error_budget()) {
+      verdict.reason = text("its bound is above the budget of ", get_error_budget());
+    } else {
+      verdict.reason = verdict.is_chosen ? "the least predicted time" : text("slower than ", chosen_name(chosen));
+    }
+    verdicts.push_back(std::move(verdict));
+  }
+  return verdicts;
 }
 
 }  // namespace striate

@@ -7,8 +7,6 @@
 
 namespace striate {
 
-enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
-
 // What a choice depends on besides the machine; the window is the forward pass's.
 struct ConvShape {
   Window window;
@@ -18,5 +16,8 @@ struct ConvShape {
 
 // The index of the Winograd kernels that run this pass (m = 2·(size + 1)), or −1 for the direct algorithm.
 [[nodiscard]] int choose_winograd(ConvPass pass, const ConvShape& shape);
+
+// The same decision in words.
+[[nodiscard]] std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& shape);
 
 }  // namespace striate

@@ -11,7 +11,7 @@ namespace {
 constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(float));
 constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
 constexpr std::ptrdiff_t kLeastSuperBlockBytes = 2 << 20;
-constexpr std::ptrdiff_t kRowBlock = 256;  // tiles that a weight gradient sums in one chain
+constexpr std::ptrdiff_t kRowBlock = 256;              // tiles that a weight gradient sums in one chain
 constexpr std::ptrdiff_t kMostParts = 16;              // of a weight gradient's sum
 constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles than this go by phases
 constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which reading the filters from L3 costs little
@@ -284,7 +284,8 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
   const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
-  const std::ptrdiff_t tile_bytes = bytes(grid.n_points() * (row_stride(x.c, filters.width) + row_stride(y.c, filters.width)));
+  const std::ptrdiff_t tile_bytes =
+      bytes(grid.n_points() * (row_stride(x.c, filters.width) + row_stride(y.c, filters.width)));
   const std::ptrdiff_t filter_bytes = bytes(grid.n_points() * x.c * y.c);
   // A block reads the filters once: as many tiles as L2 holds, or more than that where too few would hold (then the
   // transformed tiles pass through L3, which costs less than the filters would).
@@ -324,8 +325,8 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
   // Else points are tasks: a super block of tiles is as large as the sums, since each passes through L3 once for the other.
   // (128 channels at 28×28, batch 16, AVX2: 1.8 of peak with 2 MB, 1.2 with 64 MB; 256 at 14×14: 0.8 with 2, 1.2 with 10.)
   const std::ptrdiff_t super_bytes = std::clamp(sum_bytes, kLeastSuperBlockBytes, kSuperBlockBytes);
-  const std::ptrdiff_t fit = std::clamp<std::ptrdiff_t>(by_parts ? l2 / 2 / tile_bytes : super_bytes / tile_bytes, 16,
-                                                        by_parts ? 256 : 1 << 20);
+  const std::ptrdiff_t fit =
+      std::clamp<std::ptrdiff_t>(by_parts ? l2 / 2 / tile_bytes : super_bytes / tile_bytes, 16, by_parts ? 256 : 1 << 20);
   n_parts = by_parts ? n_parts : 1;
   const std::ptrdiff_t block = std::min(fit, ceil_div(grid.n_tiles, n_parts));
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 from striate import _core
 
 __all__ = [
+    "Explanation",
+    "Verdict",
     "active_isa",
     "algorithm",
     "available_isas",
     "best_isa",
     "counters",
+    "explain",
     "info",
     "isa",
     "precision",
@@ -114,9 +120,12 @@ class precision:  # reads as a function: striate.precision(budget=0)
 
     Parameters
     ----------
-    budget : float
-        0 means direct algorithms only; the default, 1e-5, admits F(2×2) (4.2e-7) and F(4×4) (3.8e-6); F(6×6) needs
-        3.1e-5.
+    budget : float, optional
+        0 means direct algorithms only; 1e-5, which holds at the start, admits F(2×2) (4.24e-7) and F(4×4) (3.74e-6); F(6×6)
+        needs 3.04e-5. None leaves it as it is.
+    batch_invariant : bool, optional
+        Whether a convolution and its data gradient take the algorithm of batch 1, so that the bits of a sample do not depend
+        on the batch it is in. False at the start; None leaves it as it is.
 
     Raises
     ------
@@ -124,9 +133,12 @@ class precision:  # reads as a function: striate.precision(budget=0)
         A negative budget or NaN.
     """
 
-    def __init__(self, *, budget: float) -> None:
-        self._before = _core.error_budget()
-        _core.set_error_budget(budget)
+    def __init__(self, *, budget: float | None = None, batch_invariant: bool | None = None) -> None:
+        self._before = _core.error_budget(), _core.is_batch_invariant()
+        if budget is not None:
+            _core.set_error_budget(budget)
+        if batch_invariant is not None:
+            _core.set_batch_invariant(batch_invariant)
 
     def __enter__(self) -> None:
         pass
@@ -134,7 +146,150 @@ class precision:  # reads as a function: striate.precision(budget=0)
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _core.set_error_budget(self._before)
+        budget, is_invariant = self._before
+        _core.set_error_budget(budget)
+        _core.set_batch_invariant(is_invariant)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the choice thinks of one algorithm.
+
+    Attributes
+    ----------
+    algorithm : str
+        As `algorithm` takes it, or "depthwise".
+    is_chosen : bool
+        Whether it runs.
+    predicted_ms : float or None
+        Time on one core at the multiply-add peak measured in this process; None where there is no prediction.
+    error_bound : float
+        What it may add to the direct algorithm's error, relative to Σ|x||w| over a tile.
+    reason : str
+        Why it is taken, or not.
+    """
+
+    algorithm: str
+    is_chosen: bool
+    predicted_ms: float | None
+    error_bound: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Which algorithm an op takes, and why; printed as a table.
+
+    Attributes
+    ----------
+    op, pass_, isa : str
+        What was asked for, and the instruction set it is answered for.
+    verdicts : tuple of Verdict
+        One for each algorithm.
+    """
+
+    op: str
+    pass_: str
+    isa: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def chosen(self) -> Verdict:
+        """The algorithm that runs."""
+        return next(verdict for verdict in self.verdicts if verdict.is_chosen)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.op} {self.pass_}, {self.isa}",
+            f"  {'algorithm':<10} {'predicted':>12} {'error bound':>12}  reason",
+        ]
+        for verdict in self.verdicts:
+            time = "" if verdict.predicted_ms is None else f"{verdict.predicted_ms:.3f} ms"
+            mark = "*" if verdict.is_chosen else " "
+            lines.append(
+                f"{mark} {verdict.algorithm:<10} {time:>12} {verdict.error_bound:>12.1e}  {verdict.reason}".rstrip()
+            )
+        return "\n".join(lines)
+
+
+@functools.cache
+def _peak_flops(isa_name: str) -> float:
+    """Floating-point operations a second of one core, measured once per instruction set."""
+    with threads(1):
+        return _core.measure_fma(_core.DType.float32, 0.02)
+
+
+def explain(
+    op: str,
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    *,
+    pass_: str = "forward",
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    dtype: _core.DType = _core.DType.float32,
+) -> Explanation:
+    """Tell which algorithm a convolution takes for these shapes, and why it takes no other.
+
+    Parameters
+    ----------
+    op : str
+        "conv1d", "conv2d" or "conv3d".
+    x_shape : sequence of int, (N, C, *spatial)
+    weight_shape : sequence of int, (O, C // groups, *kernel_size)
+    pass_ : str
+        "forward", "grad_input" or "grad_weight".
+    stride, padding, dilation : int or sequence of int
+        As the op takes them; padding in numbers.
+    groups : int
+    dtype : DType
+        float32 or float64; the latter is always direct.
+
+    Returns
+    -------
+    Explanation
+        Under the `precision`, `algorithm` and `isa` that hold now. The choice depends on geometry, instruction set, cache
+        sizes and precision, never on the number of threads.
+
+    Raises
+    ------
+    ValueError
+        Another op or pass, or shapes that the op refuses.
+
+    Examples
+    --------
+    >>> import striate
+    >>> striate.machine.explain("conv2d", (1, 64, 56, 56), (64, 64, 3, 3), stride=2, padding=1).chosen.algorithm
+    'direct'
+    """
+    axes = {"conv1d": 1, "conv2d": 2, "conv3d": 3}
+    if op not in axes:
+        raise ValueError(f"explain: expected op conv1d, conv2d or conv3d, got {op!r}; other ops have one algorithm")
+    n_axes = axes[op]
+    if len(x_shape) != n_axes + 2:
+        raise _core.ShapeError(
+            f"explain: expected x_shape of {n_axes + 2} sizes (N, C, *spatial) for {op}, got {tuple(x_shape)}; "
+            "pass the op for this many axes"
+        )
+
+    def per_axis(value: int | Sequence[int]) -> list[int]:
+        return [value] * n_axes if isinstance(value, int) else list(value)
+
+    found = _core.explain_conv(
+        op, pass_, list(x_shape), list(weight_shape), per_axis(stride), per_axis(padding), per_axis(dilation), groups, dtype
+    )
+    peak = _peak_flops(_core.active_isa())
+    return Explanation(
+        op,
+        pass_,
+        _core.active_isa(),
+        tuple(
+            Verdict(name, is_chosen, 1e3 * flops / peak if flops > 0 else None, bound, reason)
+            for name, is_chosen, flops, bound, reason in found
+        ),
+    )
 
 
 def available_isas() -> list[str]:

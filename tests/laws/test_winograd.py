@@ -196,7 +196,57 @@ def test_growth_is_what_the_budget_compares(m: int) -> None:
     assert not np.array_equal(below, run(layer, arrays, f"winograd{m}")[0])
 
 
+@pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
+@pytest.mark.parametrize("budget", [0.0, 1e-6, 1e-5, 1e-4])
+def test_explanation_names_what_runs(pass_: str, budget: float) -> None:
+    layer = Layer(2, 32, 48, 20, 20)
+    arrays = layer.draw(7)
+    at = ("forward", "grad_input", "grad_weight").index(pass_)
+    with striate.precision(budget=budget), striate.machine.algorithm("auto"):
+        found = striate.machine.explain("conv2d", (2, 32, 20, 20), (48, 32, 3, 3), padding=1, pass_=pass_)
+        ran = run(layer, arrays, "auto")[at]
+    assert [verdict.is_chosen for verdict in found.verdicts].count(True) == 1
+    assert np.array_equal(ran, run(layer, arrays, found.chosen.algorithm)[at])
+    assert all(verdict.error_bound <= budget for verdict in found.verdicts if verdict.is_chosen)
+    for m, verdict in zip(SIZES, found.verdicts[1:], strict=True):
+        assert verdict.error_bound == pytest.approx(winograd.growth(m) * 2.0**-24, rel=1e-3)
+        over = f"its bound is above the budget of {budget:g}" == verdict.reason
+        assert over == (winograd.growth(m) * 2.0**-24 > budget)
+
+
+def test_explanation_of_what_never_runs_winograd() -> None:
+    explain = striate.machine.explain
+    for found in (
+        explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), stride=2),
+        explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), dtype=striate.float64),
+        explain("conv1d", (1, 8, 9), (8, 8, 3)),
+        explain("conv3d", (1, 8, 9, 9, 9), (8, 8, 3, 3, 3)),
+    ):
+        assert found.chosen.algorithm == "direct"
+        assert "needs float32, two spatial axes" in str(found)
+    assert explain("conv2d", (1, 8, 9, 9), (8, 1, 3, 3), groups=8).chosen.algorithm == "depthwise"
+
+
+def test_batch_invariance_keeps_the_bits_of_a_sample() -> None:
+    # Alone, a sample of this layer takes another algorithm than in a batch of 64.
+    layer, alone = Layer(64, 512, 512, 7, 7), Layer(1, 512, 512, 7, 7)
+    x, weight, *rest = layer.draw(8)
+    first = [array[:1] if len(array) == 64 else array for array in (x, weight, *rest)]
+    with striate.precision(batch_invariant=True):
+        y, grad_x = run(layer, (x, weight, *rest), "auto")[:2]
+        y_alone, grad_x_alone = run(alone, tuple(first), "auto")[:2]
+    assert np.array_equal(y[:1], y_alone)
+    assert np.array_equal(grad_x[:1], grad_x_alone)
+    assert not np.array_equal(run(layer, (x, weight, *rest), "auto")[0][:1], y_alone)
+
+
 def test_refusal_of_settings() -> None:
+    with pytest.raises(ValueError, match="explain: expected op conv1d, conv2d or conv3d, got 'relu'"):
+        striate.machine.explain("relu", (1,), (1,))
+    with pytest.raises(ValueError, match="conv2d: expected pass_ forward, grad_input or grad_weight, got 'back'"):
+        striate.machine.explain("conv2d", (1, 1, 3, 3), (1, 1, 3, 3), pass_="back")
+    with pytest.raises(ValueError, match="explain: expected x_shape of 4 sizes"):
+        striate.machine.explain("conv2d", (1, 1, 3), (1, 1, 3))
     with pytest.raises(
         ValueError, match="algorithm: expected auto, direct, winograd2, winograd4 or winograd6, got 'fft'"
     ):

@@ -3,6 +3,8 @@
 
 #include <array>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "striate/tensor.hpp"
 #include "striate/window.hpp"
@@ -30,13 +32,32 @@ struct Fused {
 enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
 void set_conv_algorithm(ConvAlgorithm algorithm);
 [[nodiscard]] ConvAlgorithm conv_algorithm();
+[[nodiscard]] const char* algorithm_name(ConvAlgorithm algorithm);
 
 // The error an algorithm may add, relative to Σ|x||w| over a tile: u = 2⁻²⁴ times the growth of its transforms, below.
 inline constexpr double kDefaultErrorBudget = 1e-5;
 void set_error_budget(double budget);
 [[nodiscard]] double get_error_budget();
+// Whether a forward pass and a data gradient take the algorithm of batch 1, so that a sample's bits do not depend on the
+// batch it is in.
+void set_batch_invariant(bool is_invariant);
+[[nodiscard]] bool is_batch_invariant();
 // |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / 9, its largest element, for F(2×2), F(4×4), F(6×6).
 inline constexpr std::array<double, 3> kWinogradErrorGrowth{7.1112, 62.651, 508.754};
+
+enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
+
+// What the choice thinks of one algorithm for one convolution.
+struct ConvVerdict {
+  const char* algorithm;
+  bool is_chosen;
+  double flops;        // what one core at its peak could do in the predicted time; 0 where there is no prediction
+  double error_bound;  // that it adds to the direct algorithm's, relative to Σ|x||w| over a tile
+  std::string reason;
+};
+// All algorithms for one pass of a convolution of these shapes, as it would run now.
+[[nodiscard]] std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape,
+                                                    const Extents& weight_shape, const ConvParams& params, DType dtype);
 
 // x (N, C, *spatial), weight (O, C / groups, *kernel), bias (O,) → y (N, O, *out), channels-last.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);
