@@ -278,7 +278,15 @@ def explain(
         return [value] * n_axes if isinstance(value, int) else list(value)
 
     found = _core.explain_conv(
-        op, pass_, list(x_shape), list(weight_shape), per_axis(stride), per_axis(padding), per_axis(dilation), groups, dtype
+        op,
+        pass_,
+        list(x_shape),
+        list(weight_shape),
+        per_axis(stride),
+        per_axis(padding),
+        per_axis(dilation),
+        groups,
+        dtype,
     )
     peak = _peak_flops(_core.active_isa())
     return Explanation(
