@@ -111,16 +111,22 @@ def differs(found: list[float], expected: list[float]) -> bool:
     return max(abs(a - b) for a, b in zip(found, expected, strict=True)) > TOLERANCE * expected[0]
 
 
-def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> dict[str, float]:
-    """Median seconds of each library, in turns."""
-    seconds = defaultdict(list)
+def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> dict[str, list[float]]:
+    """Seconds of each library's calls, in turns."""
+    seconds: dict[str, list[float]] = defaultdict(list)
     for i in range(rounds + 1):
         for worker in workers:
             time.sleep(0.003)  # threads of the one before stop spinning
             answer = worker.ask(count=count, cold=cold)["seconds"]
             if i > 0:  # the first turn warms up
                 seconds[worker.library] += answer
-    return {library: statistics.median(values) for library, values in seconds.items()}
+    return seconds
+
+
+def spread(values: list[float]) -> float:
+    """Return the distance of the quartiles over the median."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return (high - low) / middle
 
 
 def geometric_mean(values: list[float]) -> float:
@@ -143,8 +149,8 @@ def conv(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             f"{n_threads} threads; " + ", ".join(sorted({worker.greeting["version"] for worker in workers.values()})),
             "\n",
         )
-        print("| layer | family | pass | batch | cache | GFLOP/s | of peak | of roofline | best peer | over it |")
-        print("|---|---|---|--:|---|--:|--:|--:|---|--:|")
+        print("| layer | family | pass | batch | cache | GFLOP/s | spread | of peak | of roofline | best peer | over it |")
+        print("|---|---|---|--:|---|--:|--:|--:|--:|---|--:|")
         for layer in layers:
             for pass_ in arguments.passes:
                 for batch in arguments.batch:
@@ -181,7 +187,9 @@ def one(
     rows = []
     for cold in (True, False) if batch == 1 else (False,):
         count = max(1, min(arguments.calls, int(0.05 / least)))
-        seconds = measure(able, count, arguments.rounds, cold)
+        calls = measure(able, count, arguments.rounds, cold)
+        seconds = {library: statistics.median(values) for library, values in calls.items()}
+        spreads = {library: spread(values) for library, values in calls.items()}
         ours = seconds.pop("striate")
         best = min(seconds, key=lambda library: seconds[library]) if seconds else None
         row = {
@@ -193,6 +201,7 @@ def one(
             "cold": cold,
             "seconds": ours,
             "peers": seconds,
+            "spreads": spreads,
             "gflops": flops / ours / 1e9,
             "of_peak": flops / ours / limits["peak_flops"],
             "of_roofline": least / ours,
@@ -200,7 +209,7 @@ def one(
         }
         rows.append(row)
         print(
-            f"| {row['layer']} | {row['family']} | {pass_} | {batch} | {'cold' if cold else 'warm'} | {row['gflops']:.0f} "
+            f"| {row['layer']} | {row['family']} | {pass_} | {batch} | {'cold' if cold else 'warm'} | {row['gflops']:.0f} | {spreads['striate']:.0%} "
             f"| {row['of_peak']:.0%} | {row['of_roofline']:.0%} | {best or ''} | "
             + (f"{row['ratio']:.2f} |" if best else "|"),
             flush=True,
