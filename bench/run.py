@@ -4,11 +4,11 @@
     python bench/run.py conv --shapes resnet18 vgg16 --batch 16 --threads 2
     python bench/run.py conv --shapes all --passes grad_input grad_weight --peers torch
 
-Each library lives in a process of its own, only one works at a time, and their turns alternate; a library whose result differs
-is not timed. At batch 1 the caches are emptied between calls, as the rest of a network would, with warm figures beside it.
+Each library lives in a process of its own, only one works at a time, and their turns alternate; where results differ nothing is
+timed. At batch 1 the caches are emptied between calls, as the rest of a network would, with warm figures beside it.
 Shares are of the roofline: the time of the operations at the multiply-add peak or of the bytes at the bandwidth, whichever is
-longer, both measured before each shape. A peer's figure is its better memory format. Convolutions count once, however often a
-network has them.
+longer, both measured before each shape; Winograd does fewer operations than are counted, and can pass it. A peer's figure is its
+better memory format. Convolutions count once, however often a network has them.
 """
 
 from __future__ import annotations
@@ -125,6 +125,8 @@ def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> dict[
 
 def spread(values: list[float]) -> float:
     """Return the distance of the quartiles over the median."""
+    if len(values) < 2:
+        return 0.0
     low, middle, high = statistics.quantiles(values, n=4)
     return (high - low) / middle
 
@@ -149,7 +151,9 @@ def conv(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             f"{n_threads} threads; " + ", ".join(sorted({worker.greeting["version"] for worker in workers.values()})),
             "\n",
         )
-        print("| layer | family | pass | batch | cache | GFLOP/s | spread | of peak | of roofline | best peer | over it |")
+        print(
+            "| layer | family | pass | batch | cache | GFLOP/s | spread | of peak | of roofline | best peer | over it |"
+        )
         print("|---|---|---|--:|---|--:|--:|--:|--:|---|--:|")
         for layer in layers:
             for pass_ in arguments.passes:
@@ -179,9 +183,9 @@ def one(
         if library == "striate" or (pass_ != "forward" and library in FORWARD_ONLY):
             continue
         if differs(worker.ask(prepare=pass_, layer=layer, batch=batch)["sample"], expected):
-            print(f"{layer['name']} {pass_}: {library} has another result and is not timed")
-        else:
-            able.append(worker)
+            print(f"{layer['name']} {pass_}: striate and {library} have different results; the layer is left out")
+            return []
+        able.append(worker)
     flops, n_bytes = work_of(layer, batch)
     least = max(flops / limits["peak_flops"], n_bytes / limits["bandwidth_bytes"])
     rows = []
