@@ -49,8 +49,9 @@ struct Partition {
 
 namespace detail {
 
-// What an executor (threads_openmp.cpp or threads_std.cpp) provides: run `body(ctx, worker)` on n_workers threads, the
-// caller being worker 0, and return when all have returned.
+// What an executor (threads_std.cpp or threads_openmp.cpp) provides: run `body(ctx, worker)` on the calling thread as worker
+// 0 and on up to n_workers − 1 others, each number once, and return when all that started have returned. A thread that has
+// not started when worker 0 returns need not start: no tile is left then.
 void run_team(int n_workers, void (*body)(void* ctx, int worker), void* ctx);
 
 }  // namespace detail
