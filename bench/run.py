@@ -47,7 +47,7 @@ class Worker:
         environment = dict(os.environ, OMP_NUM_THREADS=str(n_threads))
         if library != "striate":  # an allocator that keeps what is freed
             environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
-        self.library = library
+        self.name = library
         self.process = subprocess.Popen(
             [python, str(HERE / "peers" / "worker.py"), library, str(n_threads)],
             stdin=subprocess.PIPE,
@@ -61,8 +61,8 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"run: expected an answer of {self.library}, got none; see its message above")
-        return json.loads(line)  # type: ignore[no-any-return]
+            raise SystemExit(f"run: expected an answer of {self.name}, got none; see its message above")
+        return json.loads(line)  # type: ignore[no-any-return]  # worker.py writes one object a line
 
     def ask(self, **task: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
@@ -119,7 +119,7 @@ def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> dict[
             time.sleep(0.003)  # threads of the one before stop spinning
             answer = worker.ask(count=count, cold=cold)["seconds"]
             if i > 0:  # the first turn warms up
-                seconds[worker.library] += answer
+                seconds[worker.name] += answer
     return seconds
 
 
@@ -213,8 +213,8 @@ def one(
         }
         rows.append(row)
         print(
-            f"| {row['layer']} | {row['family']} | {pass_} | {batch} | {'cold' if cold else 'warm'} | {row['gflops']:.0f} | {spreads['striate']:.0%} "
-            f"| {row['of_peak']:.0%} | {row['of_roofline']:.0%} | {best or ''} | "
+            f"| {row['layer']} | {row['family']} | {pass_} | {batch} | {'cold' if cold else 'warm'} "
+            f"| {row['gflops']:.0f} | {spreads['striate']:.0%} | {row['of_peak']:.0%} | {row['of_roofline']:.0%} | {best or ''} | "
             + (f"{row['ratio']:.2f} |" if best else "|"),
             flush=True,
         )

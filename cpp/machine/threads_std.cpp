@@ -3,9 +3,11 @@
 #include "machine/threads.hpp"
 #include "striate/machine.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -60,10 +62,7 @@ std::uint32_t wait_for(std::atomic<std::uint32_t>& gate, Done&& done) {
 class Team {
  public:
   void run(int n_workers, void (*body)(void* ctx, int worker), void* ctx) {
-    while (static_cast<int>(threads_.size()) < n_workers - 1) {
-      const int worker = static_cast<int>(threads_.size()) + 1;
-      threads_.emplace_back([this, worker] { help(worker); });
-    }
+    grow(n_workers - 1);
     body_ = body;
     ctx_ = ctx;
     n_workers_.store(n_workers, std::memory_order_relaxed);
@@ -82,6 +81,18 @@ class Team {
   static constexpr std::uint32_t kOpen = 0x1000;
   static constexpr std::uint32_t kNextRound = 0x2000;
   static constexpr std::uint32_t kRound = ~(kInside | kOpen);
+
+  // Where the system gives no more threads, the work is done by fewer.
+  void grow(int n_helpers) {
+    while (static_cast<int>(threads_.size()) < std::min(n_helpers, static_cast<int>(kInside))) {
+      const int worker = static_cast<int>(threads_.size()) + 1;
+      try {
+        threads_.emplace_back([this, worker] { help(worker); });
+      } catch (const std::system_error&) {
+        return;
+      }
+    }
+  }
 
   void help(int worker) {
     std::uint32_t done_round = 1;  // no round has this number
