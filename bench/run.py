@@ -36,6 +36,8 @@ PEERS = {
     "openvino": ("openvino",),
 }
 FORWARD_ONLY = ("onnxruntime", "openvino")
+#: What holds a library to AVX2; ONNX Runtime has no such switch.
+AVX2 = {"STRIATE_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 #: A result may differ by this much of its largest element: Winograd and other orders of summation.
 TOLERANCE = 2e-3
 
@@ -43,8 +45,8 @@ TOLERANCE = 2e-3
 class Worker:
     """One library in one process."""
 
-    def __init__(self, python: str, library: str, n_threads: int) -> None:
-        environment = dict(os.environ, OMP_NUM_THREADS=str(n_threads))
+    def __init__(self, python: str, library: str, n_threads: int, settings: dict[str, str]) -> None:
+        environment = dict(os.environ, OMP_NUM_THREADS=str(n_threads)) | settings
         if library != "striate":  # an allocator that keeps what is freed
             environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
         self.name = library
@@ -139,10 +141,14 @@ def conv(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     layers = load(arguments.shapes, arguments.families)[: arguments.limit]
     for n_threads in arguments.threads:
-        workers = {"striate": Worker(sys.executable, "striate", n_threads)}
+        settings = AVX2 if arguments.avx2 else {}
+        workers = {"striate": Worker(sys.executable, "striate", n_threads, settings)}
         for peer in arguments.peers:
+            if arguments.avx2 and peer == "onnxruntime":
+                print("onnxruntime is left out: it cannot be held to AVX2")
+                continue
             for library in PEERS[peer]:
-                worker = Worker(arguments.peer_python, library, n_threads)
+                worker = Worker(arguments.peer_python, library, n_threads, settings)
                 if "missing" in worker.greeting:
                     print(f"{library} is left out: {worker.greeting['missing']}")
                 else:
@@ -263,6 +269,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[2])
     parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
     parser.add_argument("--peer-python", default=".venv-peers/bin/python", help="a Python that has the peers")
+    parser.add_argument("--avx2", action="store_true", help="hold every library to AVX2, where it can be held")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each library")
     parser.add_argument("--calls", type=int, default=5, help="most calls of a turn")
     parser.add_argument("--limit", type=int, help="only the first layers")
