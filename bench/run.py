@@ -17,10 +17,10 @@ import argparse
 import json
 import math
 import os
+import signal
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -43,7 +43,7 @@ TOLERANCE = 2e-3
 
 
 class Worker:
-    """One library in one process."""
+    """One library in one process, which is stopped between its turns: some libraries' threads spin for many milliseconds."""
 
     def __init__(self, python: str, library: str, n_threads: int, settings: dict[str, str]) -> None:
         environment = dict(os.environ, OMP_NUM_THREADS=str(n_threads)) | settings
@@ -58,6 +58,7 @@ class Worker:
             env=environment,
         )
         self.greeting = self._read()
+        self.process.send_signal(signal.SIGSTOP)
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -68,12 +69,16 @@ class Worker:
 
     def ask(self, **task: Any) -> dict[str, Any]:
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
-        return self._read()
+        answer = self._read()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
 
     def stop(self) -> None:
         assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.close()
         self.process.wait()
 
@@ -118,7 +123,6 @@ def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> dict[
     seconds: dict[str, list[float]] = defaultdict(list)
     for i in range(rounds + 1):
         for worker in workers:
-            time.sleep(0.003)  # threads of the one before stop spinning
             answer = worker.ask(count=count, cold=cold)["seconds"]
             if i > 0:  # the first turn warms up
                 seconds[worker.name] += answer
