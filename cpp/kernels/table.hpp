@@ -52,10 +52,10 @@ struct GemmKernels {
   int vectors;                                        // vectors of the full tile; its columns are vectors · width
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
-  // out[k][n] = x[k][offset + n] for n < n_cols, zero up to `columns`; a null pointer reads as zeros. Returns whether all
-  // values are finite.
+  // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride
+  // apart. A null pointer reads as zeros. Returns whether all values are finite.
   bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,
-                     std::ptrdiff_t columns, T* out);
+                     std::ptrdiff_t panel, std::ptrdiff_t panel_stride, T* out);
   // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.
   void (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
                std::ptrdiff_t columns, T* b);

@@ -140,12 +140,18 @@ Array padded_copy(const Array& x, const Geometry& geometry, const Position& size
     for (std::ptrdiff_t i = 0; i < size[1]; ++i) {
       const std::ptrdiff_t h = i - begin[1];
       T* const line = out + i * size[2] * c;
-      std::memset(line, 0, static_cast<std::size_t>(size[2] * c) * sizeof(T));
       if (d < 0 || d >= in[0] || h < 0 || h >= in[1]) {
+        std::fill_n(line, size[2] * c, T(0));
         continue;
       }
       const T* const source = x.data<T>() + n * x.stride(0) + d * stride[0] + h * stride[1];
       const std::ptrdiff_t width = std::min(in[2], size[2] - begin[2]);
+      std::fill_n(line, begin[2] * c, T(0));
+      std::fill(line + (begin[2] + width) * c, line + size[2] * c, T(0));
+      if (stride[2] == c) {
+        std::copy_n(source, width * c, line + begin[2] * c);
+        continue;
+      }
       for (std::ptrdiff_t w = 0; w < width; ++w) {
         for (std::ptrdiff_t channel = 0; channel < c; ++channel) {
           line[(w + begin[2]) * c + channel] = source[w * stride[2] + channel];
@@ -401,8 +407,11 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t k = reading.k;
   const std::ptrdiff_t width = kernels().gemm<T>().width;
-  // Lanes run over the values of a tap where they fill a vector, else over output channels, into a transposed copy.
-  const bool transposes = k < width && geometry.o > k;
+  // Lanes run over the values of a tap, or over output channels, into a transposed copy, where these fill vectors better.
+  const auto fill = [&](std::ptrdiff_t n) {
+    return static_cast<double>(n) / static_cast<double>((n + width - 1) / width * width);
+  };
+  const bool transposes = fill(geometry.o) > 1.1 * fill(k);
   const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);
   std::vector<OuterProduct<T>> products;
   for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {

@@ -36,7 +36,7 @@ bool winograd_applies(const ConvShape& shape) {
 // of registers reach a share of that. The coefficients are measured on AVX2 (Zen 3) over 16 to 512 channels, batches 1 and
 // 16; per vector, so they serve the other instruction sets.
 constexpr double kDirectShare = 0.75;
-constexpr double kDirectGradWeightShare = 0.5;
+constexpr double kDirectGradWeightShare = 0.7;
 constexpr double kProductShare = 0.72;
 constexpr double kBytesPerCycle = 4;  // of memory behind L2
 // Cycles of the transforms of one tile for one vector of channels: of the side that is read, and of the side that is

@@ -13,7 +13,9 @@ constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than
 constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
 constexpr double kTasksAimed = 64;
 constexpr std::ptrdiff_t kMostGroup = 8;
-constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product: 48 read every operand three times as often
+constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product; where lanes are few, as many as fill kOuterSums
+constexpr std::ptrdiff_t kOuterLanes = 256;
+constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
 constexpr std::ptrdiff_t kPartRows = 1024;        // least rows of a part of a split sum
@@ -352,8 +354,9 @@ template <class T>
 OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
                                     const GemmKernels<T>& kernel) {
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const Partition rows(product.swaps ? product.n : product.m, round_up(kOuterRows, kernel.rows));
-  const Partition lanes(product.swaps ? product.m : product.n, 4 * panel);
+  const Partition lanes(product.swaps ? product.m : product.n, round_up(kOuterLanes, panel));
+  const std::ptrdiff_t most_rows = kOuterSums / round_up(std::min(lanes.part, lanes.n_items), kernel.width);
+  const Partition rows(product.swaps ? product.n : product.m, round_up(std::max(kOuterRows, most_rows), kernel.rows));
   const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
   // All taps of a block share one packing of b as long as their sums stay in L2.
   const std::ptrdiff_t sum_bytes =
@@ -380,10 +383,19 @@ struct OuterTask {
   T* scratch;  // outer_scratch() values
 };
 
+// Values between panels of packed lanes, far enough from a multiple of a page not to share cache sets.
+template <class T>
+std::ptrdiff_t panel_stride(std::ptrdiff_t panel) {
+  return kRowBlock * panel + kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
+}
+
 // Values of scratch that the packed operands of one task need.
 template <class T>
 std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>& kernel) {
-  return kRowBlock * (round_up(blocking.rows.part, kernel.width) + round_up(blocking.lanes.part, kernel.width));
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const std::ptrdiff_t rows = std::min(blocking.rows.part, blocking.rows.n_items);
+  const std::ptrdiff_t lanes = std::min(blocking.lanes.part, blocking.lanes.n_items);
+  return kRowBlock * round_up(rows, kernel.width) + ceil_div(lanes, panel) * panel_stride<T>(panel);
 }
 
 // The packed operands of kRowBlock rows.
@@ -401,26 +413,22 @@ class OuterBlock {
 
   // x[k] points to the operand's values; both return whether all are finite.
   bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
-    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, tiles_);
+    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, 0, tiles_);
   }
   bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
-    bool is_finite = true;
-    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_) {
-      const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
-      is_finite &= kernel_.pack_lanes(x, j, n_k, n_cols, round_up(n_cols, kernel_.width), lane_data(j));
-    }
-    return is_finite;
+    return kernel_.pack_lanes(x, task_.lane_begin, n_k, task_.lane_end - task_.lane_begin, panel_, panel_stride<T>(panel_),
+                              lanes_);
   }
   void multiply(std::ptrdiff_t n_k, T* y, bool adds) const {
     const std::ptrdiff_t ld = task_.product.ld;
-    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_) {
+    const T* lanes = lanes_;
+    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
       for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
         const std::ptrdiff_t i = tile_begin(tile);
         const std::ptrdiff_t n_rows = tile_begin(tile + 1) - i;
-        const std::ptrdiff_t vectors = ceil_div(n_cols, kernel_.width);
-        kernel_.outer[n_rows - 1][vectors - 1](tiles_ + i - task_.tile_begin, tiles_width_, lane_data(j),
-                                               vectors * kernel_.width, n_k, y + i * ld + j, ld, n_cols, adds);
+        kernel_.outer[n_rows - 1][ceil_div(n_cols, kernel_.width) - 1](tiles_ + i - task_.tile_begin, tiles_width_, lanes,
+                                                                       panel_, n_k, y + i * ld + j, ld, n_cols, adds);
       }
     }
   }
@@ -429,7 +437,6 @@ class OuterBlock {
   [[nodiscard]] std::ptrdiff_t tile_begin(std::ptrdiff_t tile) const {
     return task_.tile_begin + tile * (task_.tile_end - task_.tile_begin) / n_tiles_;
   }
-  [[nodiscard]] T* lane_data(std::ptrdiff_t j) const { return lanes_ + (j - task_.lane_begin) * kRowBlock; }
 
   const OuterTask<T>& task_;
   const GemmKernels<T>& kernel_;
@@ -437,7 +444,7 @@ class OuterBlock {
   std::ptrdiff_t tiles_width_;
   std::ptrdiff_t panel_;
   T* tiles_;  // [k][tiles_width_]
-  T* lanes_;  // [panel][k][columns]
+  T* lanes_;  // [panel][k][panel_]
 };
 
 // Pointers to a tap's values in `n_k` rows from `index` on, null where the tap is outside. Returns whether any is.
@@ -464,9 +471,56 @@ bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, 
   return any_outside;
 }
 
+// Whether the operands are multiplied where they lie: the rows along a line of the grid are near each other, so that nothing
+// is gained by copies (the first layer of a network: a copy costs as much as the product), and no tap is outside.
+template <class T>
+bool is_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
+  constexpr std::ptrdiff_t kMostDistance = 64;
+  constexpr std::ptrdiff_t kLeastLine = 24;
+  return !product.swaps && product.a.grid[2] >= kLeastLine && product.a.step[2] * product.a.stride[2] <= kMostDistance &&
+         product.b_stride[2] <= kMostDistance && product.n % kernel.width == 0 && !product.a.is_padded();
+}
+
+template <class T>
+void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
+  const OuterProduct<T>& product = task.product;
+  const Gather<T>& a = product.a;
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const std::ptrdiff_t n_tiles = ceil_div(task.tile_end - task.tile_begin, kernel.rows);
+  for (std::ptrdiff_t row = task.row_begin; row < task.row_end;) {
+    const RowIndex index(row, a.grid);
+    const std::ptrdiff_t n_k = std::min(a.grid[2] - index.i[2], task.row_end - row);
+    const T* line_a = a.x + index.n * a.stride_n;
+    const T* line_b = product.b + index.n * product.b_stride_n;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      line_a += index.i[axis] * a.step[axis] * a.stride[axis];
+      line_b += index.i[axis] * product.b_stride[axis];
+    }
+    for (std::ptrdiff_t t = task.tap_begin; t < task.tap_end; ++t) {
+      const Position& tap = a.taps[static_cast<std::size_t>(t)];
+      const T* const from = line_a + tap[0] * a.stride[0] + tap[1] * a.stride[1] + tap[2] * a.stride[2];
+      for (std::ptrdiff_t j = task.lane_begin; j < task.lane_end; j += panel) {
+        const std::ptrdiff_t n_cols = std::min(panel, task.lane_end - j);
+        for (std::ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
+          const std::ptrdiff_t i = task.tile_begin + tile * (task.tile_end - task.tile_begin) / n_tiles;
+          const std::ptrdiff_t end = task.tile_begin + (tile + 1) * (task.tile_end - task.tile_begin) / n_tiles;
+          kernel.outer[end - i - 1][ceil_div(n_cols, kernel.width) - 1](
+              from + i, a.step[2] * a.stride[2], line_b + j, product.b_stride[2], n_k,
+              task.y + t * product.stride_t + i * product.ld + j, product.ld, n_cols, row > task.row_begin);
+        }
+      }
+    }
+    row += n_k;
+  }
+}
+
 template <class T>
 void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   const OuterProduct<T>& product = task.product;
+  if (is_in_place(product, kernel)) {
+    run_outer_in_place(task, kernel);
+    return;
+  }
   OuterBlock<T> block(task, kernel);
   const auto pack_a = [&](const T* const* x, std::ptrdiff_t n_k) {
     return product.swaps ? block.pack_lanes(x, n_k) : block.pack_tiles(x, n_k);
