@@ -14,8 +14,32 @@ struct DepthwiseEpilogue {
   T hi;
 };
 
+// A row of n outputs, stride pixels apart in x, each a window of `taps` neighbours in every line:
+// y[j][c] = clamp(Σ_t Σ_q x[t][j·stride + q − pad][c]·w[t][q][c] + bias), in order of t, then q. Pixels outside [0, in) are
+// left out.
+template <class T>
+struct DepthwiseLines {
+  const T* const* x;  // [n_lines] pointers to pixel 0 of a line; pixels are `pixel` apart
+  const T* const* w;  // [n_lines] pointers to tap 0; taps are w_step apart
+  std::ptrdiff_t n_lines;
+  std::ptrdiff_t w_step;
+  std::ptrdiff_t taps;
+  std::ptrdiff_t stride;
+  std::ptrdiff_t pad;
+  std::ptrdiff_t in;
+  std::ptrdiff_t pixel;
+  std::ptrdiff_t n;
+  std::ptrdiff_t channels;
+  T* y;
+  std::ptrdiff_t y_step;
+  const DepthwiseEpilogue<T>* epilogue;
+};
+
 template <class T>
 struct DepthwiseKernels {
+  // Whether `lines` takes rows of n outputs.
+  bool (*has_lines)(std::ptrdiff_t taps, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels);
+  void (*lines)(const DepthwiseLines<T>& lines);
   // y[j][c] = Σ_t x[t][j][c]·w[t][c], one chain of fused multiply-adds in order of t. With `continues` it starts at y; with
   // an epilogue the result is clamp(Σ + bias).
   void (*row)(const T* const* x,  // [n_taps] pointers to n pixels, x_step apart

@@ -1,9 +1,9 @@
 // Depthwise convolution: rows of pixels, all three passes. Contracts: depthwise.hpp.
 //
 // Register budget of `row`: 8 pixels of accumulators + 1 vector of weights + 1 of x = 10 of 16: 9 loads for 8 multiply-adds.
-// Windows of 3 or 5 neighbouring taps a line at stride 1 or 2 keep a line's weights in registers as well, and use each
-// loaded pixel for every window it lies in: 8 + 5 + 1 = 14 of 16, and 12 + 5 loads for 40 multiply-adds. Both add in order
-// of t. Register budget of `grad_weight`: 8 taps of accumulators + 1 of g + 1 of x.
+// `lines` keeps a line's weights in registers as well, and uses each loaded pixel for every window it lies in: 8 + 5 + 1 =
+// 14 of 16, and 12 + 5 loads for 40 multiply-adds. Register budget of `grad_weight`: 13 taps of accumulators + 1 of g + 1 of
+// x; taps are shared out evenly, since few chains wait for one another.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -11,7 +11,7 @@ namespace striate::STRIATE_TARGET {
 namespace {
 
 constexpr int kPixels = 8;
-constexpr int kTaps = 8;
+constexpr int kTaps = 13;
 
 template <class T, int NJ>
 STRIATE_INLINE void finish(Vec<T> (&sum)[NJ], std::ptrdiff_t c, T* y, std::ptrdiff_t y_step,
@@ -52,50 +52,88 @@ STRIATE_INLINE void pixels(const T* const* x, const T* const* w, std::ptrdiff_t 
   finish<T, NJ>(sum, c, y, y_step, epilogue);
 }
 
-// Lines of K taps, `pixel` apart in x, and windows S of those apart.
-template <class T, int K, int S>
-STRIATE_INLINE void lines(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t pixel,
-                          std::ptrdiff_t in, std::ptrdiff_t c, T* y, std::ptrdiff_t y_step,
-                          const DepthwiseEpilogue<T>* epilogue) {
-  Vec<T> sum[kPixels];
+// NJ outputs from the j-th on. `kInside`: no pixel is outside.
+template <class T, int K, int S, int NJ, bool kInside>
+void line_block(const DepthwiseLines<T>& lines, std::ptrdiff_t j) {
+  constexpr int W = kWidth<T>;
+  constexpr int kPixelsRead = (NJ - 1) * S + K;
+  const std::ptrdiff_t first = j * S - lines.pad;
+  const std::ptrdiff_t begin = first < 0 ? -first : 0;
+  const std::ptrdiff_t end = lines.in - first < kPixelsRead ? lines.in - first : kPixelsRead;
+  const std::ptrdiff_t pixel = lines.pixel;
+  T* const y = lines.y + j * lines.y_step;
+  for (std::ptrdiff_t next = 0; next < lines.channels; next += W) {
+    const std::ptrdiff_t c = next + W <= lines.channels ? next : lines.channels - W;  // overlaps, and computes the same
+    Vec<T> sum[NJ];
 #pragma GCC unroll 8
-  for (int j = 0; j < kPixels; ++j) {
-    sum[j] = Vec<T>{};
-  }
-  for (std::ptrdiff_t t = 0; t < n_taps; t += K) {
-    Vec<T> weight[K];
-#pragma GCC unroll 5
-    for (int q = 0; q < K; ++q) {
-      weight[q] = load(w[t + q] + c);
+    for (int i = 0; i < NJ; ++i) {
+      sum[i] = Vec<T>{};
     }
-    const T* column = x[t] + in;
-#pragma GCC unroll 24
-    for (int i = 0; i < (kPixels - 1) * S + K; ++i) {
-      const Vec<T> value = load(column);
-      column += pixel;
+    for (std::ptrdiff_t t = 0; t < lines.n_lines; ++t) {
+      Vec<T> weight[K];
 #pragma GCC unroll 5
       for (int q = 0; q < K; ++q) {
-        if (i >= q && (i - q) % S == 0 && (i - q) / S < kPixels) {
-          sum[(i - q) / S] = fma<T>(value, weight[q], sum[(i - q) / S]);
+        weight[q] = load(lines.w[t] + q * lines.w_step + c);
+      }
+      std::ptrdiff_t at = first * pixel + c;
+#pragma GCC unroll 24
+      for (int i = 0; i < kPixelsRead; ++i, at += pixel) {
+        if (!kInside && (i < begin || i >= end)) {
+          continue;
+        }
+        const Vec<T> value = load(lines.x[t] + at);
+#pragma GCC unroll 5
+        for (int q = 0; q < K; ++q) {
+          if (i >= q && (i - q) % S == 0 && (i - q) / S < NJ) {
+            sum[(i - q) / S] = fma<T>(value, weight[q], sum[(i - q) / S]);
+          }
         }
       }
     }
+    finish<T, NJ>(sum, c, y + c, lines.y_step, lines.epilogue);
   }
-  finish<T, kPixels>(sum, c, y, y_step, epilogue);
 }
 
-// Whether the taps are lines of k neighbours, windows s of them apart.
+template <class T, int K, int S, int NJ>
+void line_blocks(const DepthwiseLines<T>& lines) {
+  for (std::ptrdiff_t next = 0; next < lines.n; next += NJ) {
+    const std::ptrdiff_t j = next + NJ <= lines.n ? next : lines.n - NJ;  // overlaps, and computes the same
+    if (j * S >= lines.pad && (j + NJ - 1) * S + K - lines.pad <= lines.in) {
+      line_block<T, K, S, NJ, true>(lines, j);
+    } else {
+      line_block<T, K, S, NJ, false>(lines, j);
+    }
+  }
+}
+
+// What n outputs cost in blocks of `size`, the last of which overlaps the one before.
+inline std::ptrdiff_t cost_in_blocks(std::ptrdiff_t n, std::ptrdiff_t size) {
+  return (n + size - 1) / size * (2 * size + 3);
+}
+
+template <class T, int K, int S>
+void lines_of(const DepthwiseLines<T>& lines) {
+  const std::ptrdiff_t n = lines.n;
+  if (n >= 8 && cost_in_blocks(n, 8) <= cost_in_blocks(n, 7)) {
+    line_blocks<T, K, S, 8>(lines);
+  } else if (n >= 7) {
+    line_blocks<T, K, S, 7>(lines);
+  } else {
+    line_blocks<T, K, S, 4>(lines);
+  }
+}
+
 template <class T>
-bool are_lines(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, int k, int s) {
-  if (n_taps == 0 || n_taps % k != 0) {
-    return false;
+bool has_lines(std::ptrdiff_t taps, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels) {
+  return (taps == 3 || taps == 5) && (stride == 1 || stride == 2) && n >= 4 && channels >= kWidth<T>;
+}
+
+template <class T>
+void all_lines(const DepthwiseLines<T>& lines) {
+  if (lines.taps == 3) {
+    return lines.stride == 1 ? lines_of<T, 3, 1>(lines) : lines_of<T, 3, 2>(lines);
   }
-  const std::ptrdiff_t pixel = x[1] - x[0];
-  bool fits = pixel * s == x_step;
-  for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
-    fits = fits && x[t] - x[t / k * k] == t % k * pixel;
-  }
-  return fits;
+  return lines.stride == 1 ? lines_of<T, 5, 1>(lines) : lines_of<T, 5, 2>(lines);
 }
 
 // Channels below a vector.
@@ -139,44 +177,10 @@ STRIATE_INLINE void pixel_block(const T* const* x, const T* const* w, std::ptrdi
   }
 }
 
-template <class T, int K, int S>
-void line_blocks(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
-                 std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step, const DepthwiseEpilogue<T>* epilogue) {
-  constexpr int W = kWidth<T>;
-  const std::ptrdiff_t pixel = x[1] - x[0];
-  for (std::ptrdiff_t first = 0; first < n; first += kPixels) {
-    const std::ptrdiff_t j = first + kPixels <= n ? first : n - kPixels;  // overlaps the block before, and computes the same
-    T* const out = y + j * y_step;
-    std::ptrdiff_t c = 0;
-    for (; c + W <= channels; c += W) {
-      lines<T, K, S>(x, w, n_taps, pixel, j * x_step + c, c, out + c, y_step, epilogue);
-    }
-    if (c < channels) {
-      c = channels - W;
-      lines<T, K, S>(x, w, n_taps, pixel, j * x_step + c, c, out + c, y_step, epilogue);
-    }
-  }
-}
-
 template <class T>
 void row(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
          std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step, bool continues, const DepthwiseEpilogue<T>* epilogue) {
   std::ptrdiff_t j = 0;
-  if (n >= kPixels && channels >= kWidth<T> && !continues) {
-    if (are_lines(x, n_taps, x_step, 3, 1)) {
-      line_blocks<T, 3, 1>(x, w, n_taps, x_step, n, channels, y, y_step, epilogue);
-      j = n;
-    } else if (are_lines(x, n_taps, x_step, 5, 1)) {
-      line_blocks<T, 5, 1>(x, w, n_taps, x_step, n, channels, y, y_step, epilogue);
-      j = n;
-    } else if (are_lines(x, n_taps, x_step, 3, 2)) {
-      line_blocks<T, 3, 2>(x, w, n_taps, x_step, n, channels, y, y_step, epilogue);
-      j = n;
-    } else if (are_lines(x, n_taps, x_step, 5, 2)) {
-      line_blocks<T, 5, 2>(x, w, n_taps, x_step, n, channels, y, y_step, epilogue);
-      j = n;
-    }
-  }
   for (; j + kPixels <= n; j += kPixels) {
     pixel_block<T, kPixels>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
   }
@@ -195,18 +199,18 @@ STRIATE_INLINE void taps(const T* const* x, std::ptrdiff_t x_step, const T* g, s
   std::ptrdiff_t c = 0;
   for (; c + W <= channels; c += W) {
     Vec<T> sum[NT];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int t = 0; t < NT; ++t) {
       sum[t] = Vec<T>{};
     }
     for (std::ptrdiff_t j = 0; j < n; ++j) {
       const Vec<T> grad = load(g + j * g_step + c);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int t = 0; t < NT; ++t) {
         sum[t] = fma<T>(load(x[t] + j * x_step + c), grad, sum[t]);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int t = 0; t < NT; ++t) {
       store(grad_w[t] + c, load(grad_w[t] + c) + sum[t]);
     }
@@ -225,20 +229,58 @@ STRIATE_INLINE void taps(const T* const* x, std::ptrdiff_t x_step, const T* g, s
 template <class T>
 void grad_weight(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, const T* g, std::ptrdiff_t g_step,
                  std::ptrdiff_t n, std::ptrdiff_t channels, T* const* grad_w) {
-  std::ptrdiff_t t = 0;
-  for (; t + kTaps <= n_taps; t += kTaps) {
-    taps<T, kTaps>(x + t, x_step, g, g_step, n, channels, grad_w + t);
-  }
-  for (; t + 3 <= n_taps; t += 3) {
-    taps<T, 3>(x + t, x_step, g, g_step, n, channels, grad_w + t);
-  }
-  for (; t < n_taps; ++t) {
-    taps<T, 1>(x + t, x_step, g, g_step, n, channels, grad_w + t);
+  const std::ptrdiff_t n_parts = (n_taps + kTaps - 1) / kTaps;
+  for (std::ptrdiff_t part = 0; part < n_parts; ++part) {
+    const std::ptrdiff_t t = part * n_taps / n_parts;
+    const auto run = [&]<int NT>() { taps<T, NT>(x + t, x_step, g, g_step, n, channels, grad_w + t); };
+    switch ((part + 1) * n_taps / n_parts - t) {
+      case 1:
+        run.template operator()<1>();
+        break;
+      case 2:
+        run.template operator()<2>();
+        break;
+      case 3:
+        run.template operator()<3>();
+        break;
+      case 4:
+        run.template operator()<4>();
+        break;
+      case 5:
+        run.template operator()<5>();
+        break;
+      case 6:
+        run.template operator()<6>();
+        break;
+      case 7:
+        run.template operator()<7>();
+        break;
+      case 8:
+        run.template operator()<8>();
+        break;
+      case 9:
+        run.template operator()<9>();
+        break;
+      case 10:
+        run.template operator()<10>();
+        break;
+      case 11:
+        run.template operator()<11>();
+        break;
+      case 12:
+        run.template operator()<12>();
+        break;
+      default:
+        run.template operator()<13>();
+        break;
+    }
   }
 }
 
 template <class T>
 void fill(DepthwiseKernels<T>& table) {
+  table.has_lines = has_lines<T>;
+  table.lines = all_lines<T>;
   table.row = row<T>;
   table.grad_weight = grad_weight<T>;
 }

@@ -305,12 +305,160 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   indirect_gemm(products);
 }
 
+// A block of neighbouring positions of grad_x that one row of a product computes.
+struct InputBlock {
+  Position size;   // a multiple of the stride
+  Position first;  // the least position of grad_y that a block at 0 reads
+  Position reach;  // positions of grad_y that it reads
+  [[nodiscard]] std::ptrdiff_t n_positions() const { return size[0] * size[1] * size[2]; }
+  [[nodiscard]] std::ptrdiff_t n_taps() const { return reach[0] * reach[1] * reach[2]; }
+};
+
+InputBlock make_block(const Window& window, const Position& size) {
+  InputBlock block{.size = size, .first = {}, .reach = {}};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    const WindowAxis& a = window.axis[axis];
+    const auto floor_div = [&](std::ptrdiff_t n) { return n >= 0 ? n / a.stride : -((a.stride - 1 - n) / a.stride); };
+    // Position i of the block is read by tap p of output (i + pad − p·dilation) / stride.
+    block.first[axis] = -floor_div((a.kernel - 1) * a.dilation - a.pad_begin);
+    block.reach[axis] = floor_div(size[axis] - 1 + a.pad_begin) - block.first[axis] + 1;
+  }
+  return block;
+}
+
+// The block for which lanes and multiplications by zero waste least, where the channels alone fill little of a vector (the
+// first layer of a network); a block of no positions where phases of their own are as good.
+template <class T>
+InputBlock choose_block(const Geometry& geometry) {
+  const GemmKernels<T>& kernel = kernels().gemm<T>();
+  const Window& window = geometry.window;
+  const auto lanes = [&](std::ptrdiff_t columns) { return (columns + kernel.width - 1) / kernel.width * kernel.width; };
+  double least = static_cast<double>(window.n_taps() * lanes(geometry.c));
+  for (const WindowAxis& axis : window.axis) {
+    least /= static_cast<double>(axis.stride);
+  }
+  InputBlock best{};
+  if (geometry.groups > 1 || geometry.c >= kernel.width || window.axis[0].stride > 1) {
+    return best;
+  }
+  constexpr std::ptrdiff_t kMostSide = 4;
+  for (std::ptrdiff_t h = window.axis[1].stride; h <= kMostSide; h += window.axis[1].stride) {
+    for (std::ptrdiff_t w = window.axis[2].stride; w <= kMostSide; w += window.axis[2].stride) {
+      const InputBlock block = make_block(window, {1, h, w});
+      const std::ptrdiff_t columns = block.n_positions() * geometry.c;
+      const double cost = static_cast<double>(block.n_taps() * lanes(columns)) / static_cast<double>(block.n_positions());
+      if (columns <= kernel.vectors * kernel.width && cost < least) {
+        least = cost;
+        best = block;
+      }
+    }
+  }
+  return best;
+}
+
+// The data gradient by blocks: the products' filters are zero where a tap of the block does not reach a position. Returns
+// false where those zeros may have met a value that is not finite.
+template <class T>
+bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
+                   const Geometry& geometry, const InputBlock& block) {
+  const Window& window = geometry.window;
+  const std::ptrdiff_t c = geometry.c;
+  const std::ptrdiff_t columns = block.n_positions() * c;
+  std::uint64_t key = derived_key(ConvPass::grad_input, block.size[1], block.size[2]);
+  for (const WindowAxis& axis : window.axis) {
+    key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
+  }
+  const auto packed = cached<T>(weight, key, [&] {
+    const Position weight_stride = spatial_strides(weight);
+    const Buffer<T> filters(block.n_taps() * geometry.o * columns);
+    std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
+    std::vector<std::ptrdiff_t> offsets;
+    for (std::ptrdiff_t t = 0; t < block.n_taps(); ++t) {
+      offsets.push_back(t * geometry.o * columns);
+      const Position tap{block.first[0] + t / (block.reach[1] * block.reach[2]),
+                         block.first[1] + t / block.reach[2] % block.reach[1], block.first[2] + t % block.reach[2]};
+      for (std::ptrdiff_t i = 0; i < block.n_positions(); ++i) {
+        const Position position{0, i / block.size[2], i % block.size[2]};
+        std::ptrdiff_t from = 0;
+        bool reaches = true;
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+          const WindowAxis& a = window.axis[axis];
+          const std::ptrdiff_t distance = position[axis] + a.pad_begin - tap[axis] * a.stride;
+          reaches = reaches && distance >= 0 && distance % a.dilation == 0 && distance / a.dilation < a.kernel;
+          from += distance / a.dilation * weight_stride[axis];
+        }
+        for (std::ptrdiff_t o = 0; reaches && o < geometry.o; ++o) {
+          std::copy_n(weight.data<T>() + o * weight.stride(0) + from, c,
+                      filters.data() + (t * geometry.o + o) * columns + i * c);
+        }
+      }
+    }
+    return PackedList<T>{pack<T>(filters.data(), offsets, geometry.o, columns, columns, 1)};
+  });
+  const Position in = spatial(window, &WindowAxis::in);
+  Position grid{};
+  Position step{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    grid[axis] = (in[axis] + block.size[axis] - 1) / block.size[axis];
+    step[axis] = block.size[axis] / window.axis[axis].stride;
+  }
+  const Array blocks = Array::empty(grad_x.dtype(), {geometry.n, grid[0], grid[1], grid[2], columns});
+  const Buffer<T> bias(tail.bias == nullptr ? 0 : columns);
+  GemmTail block_tail = tail;
+  if (tail.bias != nullptr) {
+    for (std::ptrdiff_t i = 0; i < columns; ++i) {
+      bias[i] = static_cast<const T*>(tail.bias)[i % c];
+    }
+    block_tail.bias = bias.data();
+  }
+  Gemm<T> product{.a = {.x = grad_y.data<T>(),
+                        .stride_n = grad_y.stride(0),
+                        .stride = spatial_strides(grad_y),
+                        .in = spatial(window, &WindowAxis::out),
+                        .n = geometry.n,
+                        .grid = grid,
+                        .step = step,
+                        .taps = {}},
+                  .b = (*packed)[0],
+                  .y = {.y = blocks.data<T>(),
+                        .stride_n = blocks.stride(0),
+                        .stride = {blocks.stride(1), blocks.stride(2), blocks.stride(3)}},
+                  .tail = block_tail};
+  for (std::ptrdiff_t t = 0; t < block.n_taps(); ++t) {
+    product.a.taps.push_back({block.first[0] + t / (block.reach[1] * block.reach[2]),
+                              block.first[1] + t / block.reach[2] % block.reach[1], block.first[2] + t % block.reach[2]});
+  }
+  indirect_gemm(std::vector<Gemm<T>>{std::move(product)});
+  const std::ptrdiff_t length = block.size[2] * c;  // of a block's line
+  const std::ptrdiff_t n_lines = geometry.n * in[0] * in[1];
+  const Partition lines(n_lines, std::max<std::ptrdiff_t>(1, 16384 / std::max<std::ptrdiff_t>(1, in[2] * c)));
+  const Buffer<std::uint8_t> is_finite(lines.n_parts);
+  parallel_for(lines.n_parts, [&](std::ptrdiff_t part) {
+    is_finite[part] = 1;
+    for (std::ptrdiff_t line = lines.begin(part); line < lines.end(part); ++line) {
+      const std::ptrdiff_t h = line % in[1];
+      const T* from =
+          blocks.data<T>() + (line / in[1] * grid[1] + h / block.size[1]) * grid[2] * columns + h % block.size[1] * length;
+      T* const to = grad_x.data<T>() + line * in[2] * c;
+      for (std::ptrdiff_t i = 0; i < in[2] * c; i += length, from += columns) {
+        std::copy_n(from, std::min(length, in[2] * c - i), to + i);
+      }
+      is_finite[part] &= static_cast<std::uint8_t>(kernels().gemm<T>().all_finite(to, in[2] * c));
+    }
+  });
+  return std::find(is_finite.data(), is_finite.data() + lines.n_parts, 0) == is_finite.data() + lines.n_parts;
+}
+
 // The data gradient, and the transposed convolution. Input positions fall into stride³ phases; all positions of one phase
 // see the same taps, so each phase is a plain convolution of grad_y (sub-pixel decomposition).
 template <class T>
 void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
                     const Geometry& geometry) {
   if (ran_winograd<T>(ConvPass::grad_input, grad_y, weight, grad_x, tail, geometry)) {
+    return;
+  }
+  if (const InputBlock block = choose_block<T>(geometry);
+      block.n_positions() > 0 && ran_by_blocks<T>(grad_y, weight, grad_x, tail, geometry, block)) {
     return;
   }
   const Window& window = geometry.window;

@@ -4,6 +4,7 @@
 #include "ops/depthwise.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/table.hpp"
 #include "machine/memory.hpp"
@@ -82,27 +83,90 @@ Array sum_multiplier(const Array& x, std::ptrdiff_t multiplier) {
   return unit_channels(reduce(0, with_multiplier_axis(x, x.shape(1) / multiplier, multiplier, multiplier, 1), dims, false));
 }
 
-// [tap][O], so that channels are contiguous.
-template <class T>
-void pack_weight(const Array& weight, T* packed) {
+// Offsets of a weight's taps from its filter, and back into [tap][O], so that channels are contiguous.
+std::vector<std::ptrdiff_t> tap_offsets(const Array& weight) {
   const Image view(weight);
-  const T* const data = weight.data<T>();
-  const std::ptrdiff_t n_outputs = weight.shape(0);
+  std::vector<std::ptrdiff_t> offsets;
   for (std::ptrdiff_t d = 0; d < view.size[0]; ++d) {
     for (std::ptrdiff_t h = 0; h < view.size[1]; ++h) {
       for (std::ptrdiff_t w = 0; w < view.size[2]; ++w) {
-        for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
-          *packed++ = data[view.at(o, d, h, w)];
-        }
+        offsets.push_back(view.at(0, d, h, w));
       }
+    }
+  }
+  return offsets;
+}
+
+template <class T>
+void pack_weight(const Array& weight, T* packed) {
+  const std::vector<std::ptrdiff_t> offsets = tap_offsets(weight);
+  const std::ptrdiff_t n_outputs = weight.shape(0);
+  for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
+    const T* const filter = weight.data<T>() + o * weight.stride(0);
+    for (std::size_t t = 0; t < offsets.size(); ++t) {
+      packed[static_cast<std::ptrdiff_t>(t) * n_outputs + o] = filter[offsets[t]];
     }
   }
 }
 
+// Rows of y whose windows are lines of neighbouring taps, edges included. `reverses`: the data gradient of stride 1, which
+// reads the taps from last to first. Returns false where there is no kernel for them.
+template <class T>
+bool ran_lines(const GatherPlan& plan, const WindowAxis& width, bool reverses, const Array& x, const T* packed,
+               const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+  const Image source(x);
+  const Image target(y);
+  const DepthwiseKernels<T>& kernel = kernels().depthwise<T>();
+  const std::ptrdiff_t channels = source.channels;
+  if (width.dilation > 1 || (reverses && width.stride > 1) ||
+      !kernel.has_lines(width.kernel, width.stride, target.size[2], channels) ||
+      plan.axis[0].n_taps * plan.axis[1].n_taps > kMaxTaps) {
+    return false;
+  }
+  constexpr std::ptrdiff_t kTileCost = 1 << 16;  // multiply-adds
+  const std::ptrdiff_t n_taps = plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel;
+  const Partition rows(target.n * target.size[0] * target.size[1], kTileCost / (target.size[2] * channels * n_taps) + 1);
+  parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
+    const T* pixels[kMaxTaps];
+    const T* weights[kMaxTaps];
+    for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
+      const std::ptrdiff_t h = row % target.size[1];
+      const std::ptrdiff_t d = row / target.size[1] % target.size[0];
+      const std::ptrdiff_t image = row / target.size[1] / target.size[0];
+      std::ptrdiff_t n_lines = 0;
+      for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
+        for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
+          const std::ptrdiff_t first = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel;
+          pixels[n_lines] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0);
+          weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * channels;
+        }
+      }
+      kernel.lines({.x = pixels,
+                    .w = weights,
+                    .n_lines = n_lines,
+                    .w_step = reverses ? -channels : channels,
+                    .taps = width.kernel,
+                    .stride = width.stride,
+                    .pad = reverses ? width.kernel - 1 - width.pad_begin : width.pad_begin,
+                    .in = source.size[2],
+                    .pixel = source.stride[2],
+                    .n = target.size[2],
+                    .channels = channels,
+                    .y = y.data<T>() + target.at(image, d, h, 0),
+                    .y_step = target.stride[2],
+                    .epilogue = &epilogue});
+    }
+  });
+  return true;
+}
+
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
-void run_rows(const GatherPlan& plan, const Array& x, const T* packed, const Array& y,
-              const DepthwiseEpilogue<T>& epilogue) {
+void run_rows(const GatherPlan& plan, const WindowAxis& width, bool reverses, const Array& x, const T* packed,
+              const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+  if (ran_lines(plan, width, reverses, x, packed, y, epilogue)) {
+    return;
+  }
   const Image source(x);
   const Image target(y);
   const T* const from = x.data<T>();
@@ -128,9 +192,9 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
   const Image target(grad_y);
   const std::ptrdiff_t n_weights = grad_weight.size();
   const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
-  const std::ptrdiff_t row_cost = std::max<std::ptrdiff_t>(target.size[2] * n_weights, 1);
-  constexpr std::ptrdiff_t kTileCost = 1 << 18;  // multiply-adds
-  const Partition parts(n_rows, std::max(kTileCost / row_cost, (n_rows + kMaxWeightParts - 1) / kMaxWeightParts));
+  constexpr std::ptrdiff_t kLeastPixels = 64;  // of a part, for which its sums cost little
+  const Partition parts(n_rows, std::max(kLeastPixels / std::max<std::ptrdiff_t>(target.size[2], 1) + 1,
+                                         (n_rows + kMaxWeightParts - 1) / kMaxWeightParts));
   const Buffer<T> partial(std::max<std::ptrdiff_t>(parts.n_parts, 1) * n_weights);  // [part][tap][O]
   std::fill_n(partial.data(), n_weights, T(0));
   const KernelTable& table = kernels();
@@ -167,20 +231,23 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
       }
     }
   });
-  for (std::ptrdiff_t step = 1; step < parts.n_parts; step *= 2) {
-    for (std::ptrdiff_t i = 0; i + step < parts.n_parts; i += 2 * step) {
-      table.norm<T>().add(partial.data() + i * n_weights, partial.data() + (i + step) * n_weights, n_weights);
-    }
-  }
-  const Image out(grad_weight);
-  const T* sum = partial.data();
-  for (std::ptrdiff_t d = 0; d < out.size[0]; ++d) {
-    for (std::ptrdiff_t h = 0; h < out.size[1]; ++h) {
-      for (std::ptrdiff_t w = 0; w < out.size[2]; ++w) {
-        for (std::ptrdiff_t o = 0; o < grad_weight.shape(0); ++o) {
-          grad_weight.data<T>()[out.at(o, d, h, w)] = *sum++;
-        }
+  // Part i + step is added to part i, for step 1, 2, 4, …
+  const Partition chunks(n_weights, 2048);
+  parallel_for(chunks.n_parts, [&](std::ptrdiff_t chunk) {
+    const std::ptrdiff_t begin = chunks.begin(chunk);
+    for (std::ptrdiff_t step = 1; step < parts.n_parts; step *= 2) {
+      for (std::ptrdiff_t i = 0; i + step < parts.n_parts; i += 2 * step) {
+        table.norm<T>().add(partial.data() + i * n_weights + begin, partial.data() + (i + step) * n_weights + begin,
+                            chunks.end(chunk) - begin);
       }
+    }
+  });
+  const std::vector<std::ptrdiff_t> offsets = tap_offsets(grad_weight);
+  const std::ptrdiff_t n_outputs = grad_weight.shape(0);
+  for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
+    T* const filter = grad_weight.data<T>() + o * grad_weight.stride(0);
+    for (std::size_t t = 0; t < offsets.size(); ++t) {
+      filter[offsets[t]] = partial[static_cast<std::ptrdiff_t>(t) * n_outputs + o];
     }
   }
 }
@@ -204,7 +271,7 @@ Array depthwise_conv(const char* op, const Array& x, const Array& weight, const 
     for (std::ptrdiff_t o = 0; o < n_outputs && fused.bias != nullptr; ++o) {
       bias[o] = fused.bias->data<T>()[o * fused.bias->stride(0)];
     }
-    run_rows<T>(maps.forward, repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
+    run_rows<T>(maps.forward, maps.window.axis[2], false, repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
                 {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
     return y;
   });
@@ -225,7 +292,8 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
         Array::empty(grad_y.dtype(), image_shape(x_shape[0], n_outputs, spatial(x_shape)), Layout::channels_last);
     const Buffer<T> packed(weight.size());
     pack_weight(weight, packed.data());
-    run_rows<T>(backward, unit_channels(grad_y), packed.data(), grad_x, {nullptr, false, T(0), T(0)});
+    run_rows<T>(backward, maps.window.axis[2], true, unit_channels(grad_y), packed.data(), grad_x,
+                {nullptr, false, T(0), T(0)});
     return sum_multiplier(grad_x, n_outputs / x_shape[1]);
   });
 }
