@@ -17,6 +17,7 @@ TORCHVISION = {
     "resnet50": ("resnet50", 224, "He et al. 2016, arXiv:1512.03385"),
     "vgg16": ("vgg16", 224, "Simonyan & Zisserman 2015, arXiv:1409.1556"),
     "mobilenet_v2": ("mobilenet_v2", 224, "Sandler et al. 2018, arXiv:1801.04381"),
+    "resnext50": ("resnext50_32x4d", 224, "Xie et al. 2017, arXiv:1611.05431, ResNeXt-50 32x4d"),
     "squeezenet": ("squeezenet1_1", 224, "Iandola et al. 2016, arXiv:1602.07360, version 1.1"),
     "efficientnet_b0": ("efficientnet_b0", 224, "Tan & Le 2019, arXiv:1905.11946"),
     "densenet121": ("densenet121", 224, "Huang et al. 2017, arXiv:1608.06993"),
