@@ -1,5 +1,7 @@
-// What the kernels of depthwise convolution compute. A row of n pixels; every tap reads a row of its own; channels are
-// contiguous.
+// What the kernels of depthwise convolution, and of convolution of small groups, compute. A row of n pixels; every tap reads
+// a row of its own; channels are contiguous. Formulas are for groups of one channel. With groups of G channels, read and
+// written, a weight is [G][channels] instead of [channels]: for output channel c, its weights for the channels of c's group;
+// `channels` is then a multiple of the vector.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,7 @@
-// Depthwise convolution: rows of pixels, all three passes. Contracts: depthwise.hpp.
+// Depthwise convolution and convolution of small groups: rows of pixels, all three passes. Contracts: depthwise.hpp.
+//
+// Lanes are output channels. A group of G channels takes G turns: in turn i every lane multiplies channel i of its group,
+// which a shuffle spreads over the group, so that no lane is idle whatever G is.
 //
 // Register budget of `row`: 8 pixels of accumulators + 1 vector of weights + 1 of x = 10 of 16: 9 loads for 8 multiply-adds.
 // `lines` keeps a line's weights in registers as well, and uses each loaded pixel for every window it lies in: 8 + 5 + 1 =
@@ -12,6 +15,37 @@ namespace {
 
 constexpr int kPixels = 8;
 constexpr int kTaps = 13;
+
+template <int... I>
+struct Lanes {};
+template <int N, int... I>
+struct LanesUpTo : LanesUpTo<N - 1, N - 1, I...> {};
+template <int... I>
+struct LanesUpTo<0, I...> {
+  using type = Lanes<I...>;
+};
+template <class T, int G, int C, int... I>
+STRIATE_INLINE Vec<T> spread(Vec<T> v, Lanes<I...> /*lanes*/) {
+  return __builtin_shufflevector(v, v, (I / G * G + C)...);
+}
+// Channel C of each group of G, in all lanes of the group.
+template <class T, int G, int C>
+STRIATE_INLINE Vec<T> spread(Vec<T> v) {
+  if constexpr (G == 1) {
+    return v;
+  } else {
+    return spread<T, G, C>(v, typename LanesUpTo<kWidth<T>>::type{});
+  }
+}
+// f<0>(), …, f<G − 1>().
+template <int G, int C = 0, class F>
+STRIATE_INLINE void each_channel(F&& f) {
+  f.template operator()<C>();
+  if constexpr (C + 1 < G) {
+    each_channel<G, C + 1>(f);
+  }
+}
+#define STRIATE_EACH_CHANNEL [&]<int C>() __attribute__((always_inline))
 
 template <class T, int NJ>
 STRIATE_INLINE void finish(Vec<T> (&sum)[NJ], std::ptrdiff_t c, T* y, std::ptrdiff_t y_step,
@@ -32,28 +66,30 @@ STRIATE_INLINE void finish(Vec<T> (&sum)[NJ], std::ptrdiff_t c, T* y, std::ptrdi
   }
 }
 
-template <class T, int NJ>
+template <class T, int G, int NJ>
 STRIATE_INLINE void pixels(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
-                           std::ptrdiff_t in, std::ptrdiff_t c, T* y, std::ptrdiff_t y_step, bool continues,
-                           const DepthwiseEpilogue<T>* epilogue) {
+                           std::ptrdiff_t in, std::ptrdiff_t channels, std::ptrdiff_t c, T* y, std::ptrdiff_t y_step,
+                           bool continues, const DepthwiseEpilogue<T>* epilogue) {
   Vec<T> sum[NJ];
 #pragma GCC unroll 8
   for (int j = 0; j < NJ; ++j) {
     sum[j] = continues ? load(y + j * y_step) : Vec<T>{};
   }
   for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
-    const Vec<T> weight = load(w[t] + c);
     const T* const tap = x[t] + in;
+    each_channel<G>(STRIATE_EACH_CHANNEL {
+      const Vec<T> weight = load(w[t] + C * channels + c);
 #pragma GCC unroll 8
-    for (int j = 0; j < NJ; ++j) {
-      sum[j] = fma<T>(load(tap + j * x_step), weight, sum[j]);
-    }
+      for (int j = 0; j < NJ; ++j) {
+        sum[j] = fma<T>(spread<T, G, C>(load(tap + j * x_step)), weight, sum[j]);
+      }
+    });
   }
   finish<T, NJ>(sum, c, y, y_step, epilogue);
 }
 
 // NJ outputs from the j-th on. `kInside`: no pixel is outside.
-template <class T, int K, int S, int NJ, bool kInside>
+template <class T, int G, int K, int S, int NJ, bool kInside>
 void line_block(const DepthwiseLines<T>& lines, std::ptrdiff_t j) {
   constexpr int W = kWidth<T>;
   constexpr int kPixelsRead = (NJ - 1) * S + K;
@@ -70,38 +106,40 @@ void line_block(const DepthwiseLines<T>& lines, std::ptrdiff_t j) {
       sum[i] = Vec<T>{};
     }
     for (std::ptrdiff_t t = 0; t < lines.n_lines; ++t) {
-      Vec<T> weight[K];
-#pragma GCC unroll 5
-      for (int q = 0; q < K; ++q) {
-        weight[q] = load(lines.w[t] + q * lines.w_step + c);
-      }
-      std::ptrdiff_t at = first * pixel + c;
-#pragma GCC unroll 24
-      for (int i = 0; i < kPixelsRead; ++i, at += pixel) {
-        if (!kInside && (i < begin || i >= end)) {
-          continue;
-        }
-        const Vec<T> value = load(lines.x[t] + at);
+      each_channel<G>(STRIATE_EACH_CHANNEL {
+        Vec<T> weight[K];
 #pragma GCC unroll 5
         for (int q = 0; q < K; ++q) {
-          if (i >= q && (i - q) % S == 0 && (i - q) / S < NJ) {
-            sum[(i - q) / S] = fma<T>(value, weight[q], sum[(i - q) / S]);
+          weight[q] = load(lines.w[t] + q * lines.w_step + C * lines.channels + c);
+        }
+        std::ptrdiff_t at = first * pixel + c;
+#pragma GCC unroll 24
+        for (int i = 0; i < kPixelsRead; ++i, at += pixel) {
+          if (!kInside && (i < begin || i >= end)) {
+            continue;
+          }
+          const Vec<T> value = spread<T, G, C>(load(lines.x[t] + at));
+#pragma GCC unroll 5
+          for (int q = 0; q < K; ++q) {
+            if (i >= q && (i - q) % S == 0 && (i - q) / S < NJ) {
+              sum[(i - q) / S] = fma<T>(value, weight[q], sum[(i - q) / S]);
+            }
           }
         }
-      }
+      });
     }
     finish<T, NJ>(sum, c, y + c, lines.y_step, lines.epilogue);
   }
 }
 
-template <class T, int K, int S, int NJ>
+template <class T, int G, int K, int S, int NJ>
 void line_blocks(const DepthwiseLines<T>& lines) {
   for (std::ptrdiff_t next = 0; next < lines.n; next += NJ) {
     const std::ptrdiff_t j = next + NJ <= lines.n ? next : lines.n - NJ;  // overlaps, and computes the same
     if (j * S >= lines.pad && (j + NJ - 1) * S + K - lines.pad <= lines.in) {
-      line_block<T, K, S, NJ, true>(lines, j);
+      line_block<T, G, K, S, NJ, true>(lines, j);
     } else {
-      line_block<T, K, S, NJ, false>(lines, j);
+      line_block<T, G, K, S, NJ, false>(lines, j);
     }
   }
 }
@@ -111,29 +149,31 @@ inline std::ptrdiff_t cost_in_blocks(std::ptrdiff_t n, std::ptrdiff_t size) {
   return (n + size - 1) / size * (2 * size + 3);
 }
 
-template <class T, int K, int S>
+template <class T, int G, int K, int S>
 void lines_of(const DepthwiseLines<T>& lines) {
   const std::ptrdiff_t n = lines.n;
   if (n >= 8 && cost_in_blocks(n, 8) <= cost_in_blocks(n, 7)) {
-    line_blocks<T, K, S, 8>(lines);
+    line_blocks<T, G, K, S, 8>(lines);
   } else if (n >= 7) {
-    line_blocks<T, K, S, 7>(lines);
+    line_blocks<T, G, K, S, 7>(lines);
   } else {
-    line_blocks<T, K, S, 4>(lines);
+    line_blocks<T, G, K, S, 4>(lines);
   }
 }
 
-template <class T>
+template <class T, int G>
 bool has_lines(std::ptrdiff_t taps, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels) {
-  return (taps == 3 || taps == 5) && (stride == 1 || stride == 2) && n >= 4 && channels >= kWidth<T>;
+  return (taps == 3 || (taps == 5 && G == 1)) && (stride == 1 || stride == 2) && n >= 4 && channels >= kWidth<T>;
 }
 
-template <class T>
+template <class T, int G>
 void all_lines(const DepthwiseLines<T>& lines) {
   if (lines.taps == 3) {
-    return lines.stride == 1 ? lines_of<T, 3, 1>(lines) : lines_of<T, 3, 2>(lines);
+    return lines.stride == 1 ? lines_of<T, G, 3, 1>(lines) : lines_of<T, G, 3, 2>(lines);
   }
-  return lines.stride == 1 ? lines_of<T, 5, 1>(lines) : lines_of<T, 5, 2>(lines);
+  if constexpr (G == 1) {
+    return lines.stride == 1 ? lines_of<T, 1, 5, 1>(lines) : lines_of<T, 1, 5, 2>(lines);
+  }
 }
 
 // Channels below a vector.
@@ -156,18 +196,18 @@ void pixel_tail(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std
   }
 }
 
-template <class T, int NJ>
+template <class T, int G, int NJ>
 STRIATE_INLINE void pixel_block(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
                                 std::ptrdiff_t in, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step, bool continues,
                                 const DepthwiseEpilogue<T>* epilogue) {
   constexpr int W = kWidth<T>;
   std::ptrdiff_t c = 0;
   for (; c + W <= channels; c += W) {
-    pixels<T, NJ>(x, w, n_taps, x_step, in + c, c, y + c, y_step, continues, epilogue);
+    pixels<T, G, NJ>(x, w, n_taps, x_step, in + c, channels, c, y + c, y_step, continues, epilogue);
   }
   if (c < channels && channels >= W && !continues) {
     c = channels - W;  // overlaps the vector before, and computes the same there
-    pixels<T, NJ>(x, w, n_taps, x_step, in + c, c, y + c, y_step, continues, epilogue);
+    pixels<T, G, NJ>(x, w, n_taps, x_step, in + c, channels, c, y + c, y_step, continues, epilogue);
     c = channels;
   }
   if (c < channels) {
@@ -177,42 +217,50 @@ STRIATE_INLINE void pixel_block(const T* const* x, const T* const* w, std::ptrdi
   }
 }
 
-template <class T>
+template <class T, int G>
 void row(const T* const* x, const T* const* w, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
          std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step, bool continues, const DepthwiseEpilogue<T>* epilogue) {
   std::ptrdiff_t j = 0;
   for (; j + kPixels <= n; j += kPixels) {
-    pixel_block<T, kPixels>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
+    pixel_block<T, G, kPixels>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
   }
   for (; j + 3 <= n; j += 3) {
-    pixel_block<T, 3>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
+    pixel_block<T, G, 3>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
   }
   for (; j < n; ++j) {
-    pixel_block<T, 1>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
+    pixel_block<T, G, 1>(x, w, n_taps, x_step, j * x_step, channels, y + j * y_step, y_step, continues, epilogue);
   }
 }
 
-template <class T, int NT>
+template <class T, int G, int NT>
 STRIATE_INLINE void taps(const T* const* x, std::ptrdiff_t x_step, const T* g, std::ptrdiff_t g_step, std::ptrdiff_t n,
                          std::ptrdiff_t channels, T* const* grad_w) {
   constexpr int W = kWidth<T>;
   std::ptrdiff_t c = 0;
   for (; c + W <= channels; c += W) {
-    Vec<T> sum[NT];
+    Vec<T> sum[NT][G];
 #pragma GCC unroll 16
     for (int t = 0; t < NT; ++t) {
-      sum[t] = Vec<T>{};
+#pragma GCC unroll 8
+      for (int i = 0; i < G; ++i) {
+        sum[t][i] = Vec<T>{};
+      }
     }
     for (std::ptrdiff_t j = 0; j < n; ++j) {
       const Vec<T> grad = load(g + j * g_step + c);
 #pragma GCC unroll 16
       for (int t = 0; t < NT; ++t) {
-        sum[t] = fma<T>(load(x[t] + j * x_step + c), grad, sum[t]);
+        const Vec<T> value = load(x[t] + j * x_step + c);
+        each_channel<G>(STRIATE_EACH_CHANNEL { sum[t][C] = fma<T>(spread<T, G, C>(value), grad, sum[t][C]); });
       }
     }
 #pragma GCC unroll 16
     for (int t = 0; t < NT; ++t) {
-      store(grad_w[t] + c, load(grad_w[t] + c) + sum[t]);
+#pragma GCC unroll 8
+      for (int i = 0; i < G; ++i) {
+        T* const to = grad_w[t] + i * channels + c;
+        store(to, load(to) + sum[t][i]);
+      }
     }
   }
   for (; c < channels; ++c) {
@@ -226,13 +274,18 @@ STRIATE_INLINE void taps(const T* const* x, std::ptrdiff_t x_step, const T* g, s
   }
 }
 
-template <class T>
+template <class T, int G>
 void grad_weight(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, const T* g, std::ptrdiff_t g_step,
                  std::ptrdiff_t n, std::ptrdiff_t channels, T* const* grad_w) {
-  const std::ptrdiff_t n_parts = (n_taps + kTaps - 1) / kTaps;
+  constexpr int kMost = kTaps / G;
+  const std::ptrdiff_t n_parts = (n_taps + kMost - 1) / kMost;
   for (std::ptrdiff_t part = 0; part < n_parts; ++part) {
     const std::ptrdiff_t t = part * n_taps / n_parts;
-    const auto run = [&]<int NT>() { taps<T, NT>(x + t, x_step, g, g_step, n, channels, grad_w + t); };
+    const auto run = [&]<int NT>() {
+      if constexpr (NT <= kMost) {
+        taps<T, G, NT>(x + t, x_step, g, g_step, n, channels, grad_w + t);
+      }
+    };
     switch ((part + 1) * n_taps / n_parts - t) {
       case 1:
         run.template operator()<1>();
@@ -277,12 +330,19 @@ void grad_weight(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step
   }
 }
 
-template <class T>
+template <class T, int G>
 void fill(DepthwiseKernels<T>& table) {
-  table.has_lines = has_lines<T>;
-  table.lines = all_lines<T>;
-  table.row = row<T>;
-  table.grad_weight = grad_weight<T>;
+  if constexpr (G <= kWidth<T>) {
+    table = {.has_lines = has_lines<T, G>, .lines = all_lines<T, G>, .row = row<T, G>, .grad_weight = grad_weight<T, G>};
+  }
+}
+
+template <class T>
+void fill(DepthwiseKernels<T> (&tables)[4]) {
+  fill<T, 1>(tables[0]);
+  fill<T, 2>(tables[1]);
+  fill<T, 4>(tables[2]);
+  fill<T, 8>(tables[3]);
 }
 
 }  // namespace

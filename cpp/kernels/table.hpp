@@ -75,8 +75,8 @@ struct ProbeKernels {
 struct KernelTable {
   GemmKernels<float> gemm_f32;
   GemmKernels<double> gemm_f64;
-  DepthwiseKernels<float> depthwise_f32;
-  DepthwiseKernels<double> depthwise_f64;
+  DepthwiseKernels<float> depthwise_f32[4];  // by groups of 1, 2, 4, 8 channels; null where a vector is narrower
+  DepthwiseKernels<double> depthwise_f64[4];
   NormKernels<float> norm_f32;
   NormKernels<double> norm_f64;
   PoolKernels<float> pool_f32;
@@ -100,11 +100,12 @@ struct KernelTable {
     }
   }
   template <class T>
-  [[nodiscard]] const DepthwiseKernels<T>& depthwise() const {
+  [[nodiscard]] const DepthwiseKernels<T>& depthwise(std::ptrdiff_t group) const {
+    const int i = group == 1 ? 0 : group == 2 ? 1 : group == 4 ? 2 : 3;
     if constexpr (sizeof(T) == 4) {
-      return depthwise_f32;
+      return depthwise_f32[i];
     } else {
-      return depthwise_f64;
+      return depthwise_f64[i];
     }
   }
   template <class T>

@@ -622,7 +622,7 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
-  if (depthwise_applies(x.shape(1), weight.shape(), params.groups)) {
+  if (depthwise_applies(x.dtype(), x.shape(1), weight.shape(), params.groups)) {
     return depthwise_conv(op, x, weight, fused, params);
   }
   const Array y =
@@ -639,12 +639,14 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
 std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,
                                       const ConvParams& params, DType dtype) {
   const Geometry geometry = make_geometry(op, x_shape, weight_shape, params);
-  if (depthwise_applies(x_shape[1], weight_shape, params.groups)) {
-    return {{.algorithm = "depthwise",
+  if (depthwise_applies(dtype, x_shape[1], weight_shape, params.groups)) {
+    const bool is_depthwise = weight_shape[1] == 1;
+    return {{.algorithm = is_depthwise ? "depthwise" : "grouped",
              .is_chosen = true,
              .flops = 0,
              .error_bound = 0,
-             .reason = "every channel is a group of its own: memory, not arithmetic, sets the time"}};
+             .reason = is_depthwise ? "every channel is a group of its own: memory, not arithmetic, sets the time"
+                                    : "groups narrower than a vector share one"}};
   }
   return explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
 }
@@ -656,7 +658,7 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
-  if (depthwise_applies(x_shape[1], weight.shape(), params.groups)) {
+  if (depthwise_applies(grad_y.dtype(), x_shape[1], weight.shape(), params.groups)) {
     return depthwise_conv_grad_input(op, grad_y, weight, x_shape, params);
   }
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
@@ -673,7 +675,7 @@ Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, cons
   const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
-  if (depthwise_applies(x.shape(1), weight_shape, params.groups)) {
+  if (depthwise_applies(x.dtype(), x.shape(1), weight_shape, params.groups)) {
     return depthwise_conv_grad_weight(op, grad_y, x, weight_shape, params);
   }
   const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);

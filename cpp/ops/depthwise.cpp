@@ -1,6 +1,7 @@
 // Depthwise convolution: y[n,o,i] = bias[o] + Σ_p x[n, o / M, i·s + p·d − pad]·weight[o,0,p], M outputs a channel.
 //
-// Direct: rows of outputs read rows of pixels, a padded tap is no tap. With M > 1 the channels of x are repeated first.
+// Direct: rows of outputs read rows of pixels, a padded tap is no tap. With M > 1 the channels of x are repeated first. With
+// groups of G > 1 channels, M is 1 and y[n,o,i] sums over the G channels of o's group as well.
 #include "ops/depthwise.hpp"
 
 #include <algorithm>
@@ -25,13 +26,13 @@ struct Maps {
 };
 
 Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
-  check(x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
-            depthwise_applies(x_shape[1], weight_shape, params.groups),
-        op,
-        ": expected a weight of one input channel a group and groups equal to the channels of x, more than one, got x of "
-        "shape ",
-        to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
-        "; use a general convolution");
+  check(
+      x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
+          x_shape[1] == params.groups * weight_shape[1] && weight_shape[0] % x_shape[1] == 0,
+      op,
+      ": expected a weight of C/groups input channels a group and outputs a multiple of the channels of x, got x of shape ",
+      to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
+      "; use a general convolution");
   WindowParams window_params = params.window;
   window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
   Maps maps;
@@ -97,26 +98,38 @@ std::vector<std::ptrdiff_t> tap_offsets(const Array& weight) {
   return offsets;
 }
 
-template <class T>
-void pack_weight(const Array& weight, T* packed) {
+// f(value of the weight, its place in [tap][G][O]). `transposes`: lanes are input channels, and turns are the outputs of
+// their group.
+template <class T, class F>
+void each_weight(const Array& weight, bool transposes, F&& f) {
   const std::vector<std::ptrdiff_t> offsets = tap_offsets(weight);
   const std::ptrdiff_t n_outputs = weight.shape(0);
+  const std::ptrdiff_t group = weight.shape(1);
   for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
-    const T* const filter = weight.data<T>() + o * weight.stride(0);
-    for (std::size_t t = 0; t < offsets.size(); ++t) {
-      packed[static_cast<std::ptrdiff_t>(t) * n_outputs + o] = filter[offsets[t]];
+    for (std::ptrdiff_t i = 0; i < group; ++i) {
+      T* const filter = weight.data<T>() + o * weight.stride(0) + i * weight.stride(1);
+      const std::ptrdiff_t lane = transposes ? o / group * group + i : o;
+      const std::ptrdiff_t turn = transposes ? o % group : i;
+      for (std::size_t t = 0; t < offsets.size(); ++t) {
+        f(filter[offsets[t]], (static_cast<std::ptrdiff_t>(t) * group + turn) * n_outputs + lane);
+      }
     }
   }
+}
+
+template <class T>
+void pack_weight(const Array& weight, bool transposes, T* packed) {
+  each_weight<T>(weight, transposes, [&](const T& value, std::ptrdiff_t at) { packed[at] = value; });
 }
 
 // Rows of y whose windows are lines of neighbouring taps, edges included. `reverses`: the data gradient of stride 1, which
 // reads the taps from last to first. Returns false where there is no kernel for them.
 template <class T>
-bool ran_lines(const GatherPlan& plan, const WindowAxis& width, bool reverses, const Array& x, const T* packed,
-               const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, bool reverses, const Array& x,
+               const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
   const Image source(x);
   const Image target(y);
-  const DepthwiseKernels<T>& kernel = kernels().depthwise<T>();
+  const DepthwiseKernels<T>& kernel = kernels().depthwise<T>(group);
   const std::ptrdiff_t channels = source.channels;
   if (width.dilation > 1 || (reverses && width.stride > 1) ||
       !kernel.has_lines(width.kernel, width.stride, target.size[2], channels) ||
@@ -124,7 +137,7 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, bool reverses, c
     return false;
   }
   constexpr std::ptrdiff_t kTileCost = 1 << 16;  // multiply-adds
-  const std::ptrdiff_t n_taps = plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel;
+  const std::ptrdiff_t n_taps = plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel * group;
   const Partition rows(target.n * target.size[0] * target.size[1], kTileCost / (target.size[2] * channels * n_taps) + 1);
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const T* pixels[kMaxTaps];
@@ -138,13 +151,13 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, bool reverses, c
         for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
           const std::ptrdiff_t first = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel;
           pixels[n_lines] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0);
-          weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * channels;
+          weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * group * channels;
         }
       }
       kernel.lines({.x = pixels,
                     .w = weights,
                     .n_lines = n_lines,
-                    .w_step = reverses ? -channels : channels,
+                    .w_step = reverses ? -group * channels : group * channels,
                     .taps = width.kernel,
                     .stride = width.stride,
                     .pad = reverses ? width.kernel - 1 - width.pad_begin : width.pad_begin,
@@ -162,23 +175,23 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, bool reverses, c
 
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
-void run_rows(const GatherPlan& plan, const WindowAxis& width, bool reverses, const Array& x, const T* packed,
-              const Array& y, const DepthwiseEpilogue<T>& epilogue) {
-  if (ran_lines(plan, width, reverses, x, packed, y, epilogue)) {
+void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, bool reverses, const Array& x,
+              const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+  if (ran_lines(plan, width, group, reverses, x, packed, y, epilogue)) {
     return;
   }
   const Image source(x);
   const Image target(y);
   const T* const from = x.data<T>();
   T* const to = y.data<T>();
-  const auto kernel = kernels().depthwise<T>().row;
-  gather_rows<kMaxTaps>(plan, source.n, source.channels, [&](const GatherRow& row) {
+  const auto kernel = kernels().depthwise<T>(group).row;
+  gather_rows<kMaxTaps>(plan, source.n, group * source.channels, [&](const GatherRow& row) {
     const T* taps[kMaxTaps];
     const T* weights[kMaxTaps];
     for (std::ptrdiff_t t = 0; t < row.n_taps; ++t) {
       const GatherTap& tap = row.taps[t];
       taps[t] = from + source.at(row.image, tap.source[0], tap.source[1], tap.source[2]);
-      weights[t] = packed + tap.label * source.channels;
+      weights[t] = packed + tap.label * group * source.channels;
     }
     kernel(taps, weights, row.n_taps, row.run.source_step * source.stride[2], row.run.n, source.channels,
            to + target.at(row.image, row.d, row.h, row.run.first), row.run.step * target.stride[2], row.continues,
@@ -191,11 +204,12 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
   const Image source(x);
   const Image target(grad_y);
   const std::ptrdiff_t n_weights = grad_weight.size();
+  const std::ptrdiff_t group = grad_weight.shape(1);
   const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
   constexpr std::ptrdiff_t kLeastPixels = 64;  // of a part, for which its sums cost little
   const Partition parts(n_rows, std::max(kLeastPixels / std::max<std::ptrdiff_t>(target.size[2], 1) + 1,
                                          (n_rows + kMaxWeightParts - 1) / kMaxWeightParts));
-  const Buffer<T> partial(std::max<std::ptrdiff_t>(parts.n_parts, 1) * n_weights);  // [part][tap][O]
+  const Buffer<T> partial(std::max<std::ptrdiff_t>(parts.n_parts, 1) * n_weights);  // [part][tap][G][O]
   std::fill_n(partial.data(), n_weights, T(0));
   const KernelTable& table = kernels();
   parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
@@ -210,9 +224,9 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
       for (const AxisRun& run : plan.runs) {
         std::ptrdiff_t n_taps = 0;
         const auto flush = [&] {
-          table.depthwise<T>().grad_weight(taps, n_taps, run.source_step * source.stride[2],
-                                           grad_y.data<T>() + target.at(image, d, h, run.first), run.step * target.stride[2],
-                                           run.n, source.channels, sums);
+          table.depthwise<T>(group).grad_weight(taps, n_taps, run.source_step * source.stride[2],
+                                                grad_y.data<T>() + target.at(image, d, h, run.first),
+                                                run.step * target.stride[2], run.n, source.channels, sums);
           n_taps = 0;
         };
         for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
@@ -223,7 +237,7 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
                 flush();
               }
               taps[n_taps] = x.data<T>() + source.at(image, in_d.source, in_h.source, in_w.source);
-              sums[n_taps++] = sum + (label + in_w.tap) * source.channels;
+              sums[n_taps++] = sum + (label + in_w.tap) * group * source.channels;
             }
           }
         }
@@ -242,20 +256,21 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
       }
     }
   });
-  const std::vector<std::ptrdiff_t> offsets = tap_offsets(grad_weight);
-  const std::ptrdiff_t n_outputs = grad_weight.shape(0);
-  for (std::ptrdiff_t o = 0; o < n_outputs; ++o) {
-    T* const filter = grad_weight.data<T>() + o * grad_weight.stride(0);
-    for (std::size_t t = 0; t < offsets.size(); ++t) {
-      filter[offsets[t]] = partial[static_cast<std::ptrdiff_t>(t) * n_outputs + o];
-    }
-  }
+  each_weight<T>(grad_weight, false, [&](T& value, std::ptrdiff_t at) { value = partial[at]; });
 }
 
 }  // namespace
 
-bool depthwise_applies(std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
-  return groups == channels && groups > 1 && weight_shape[1] == 1 && weight_shape[0] % channels == 0;
+bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+  const std::ptrdiff_t group = weight_shape[1];
+  if (groups < 2 || channels != groups * group) {
+    return false;
+  }
+  if (group == 1) {
+    return weight_shape[0] % channels == 0;
+  }
+  const std::ptrdiff_t width = dtype == DType::float64 ? kernels().gemm_f64.width : kernels().gemm_f32.width;
+  return (group == 2 || group == 4 || group == 8) && group <= width && weight_shape[0] == channels && channels % width == 0;
 }
 
 Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
@@ -266,13 +281,13 @@ Array depthwise_conv(const char* op, const Array& x, const Array& weight, const 
     const Array y =
         Array::empty(x.dtype(), output_shape(x.shape(0), n_outputs, maps.window, x.rank()), Layout::channels_last);
     const Buffer<T> packed(weight.size());
-    pack_weight(weight, packed.data());
+    pack_weight(weight, false, packed.data());
     const Buffer<T> bias(fused.bias != nullptr ? n_outputs : 0);
     for (std::ptrdiff_t o = 0; o < n_outputs && fused.bias != nullptr; ++o) {
       bias[o] = fused.bias->data<T>()[o * fused.bias->stride(0)];
     }
-    run_rows<T>(maps.forward, maps.window.axis[2], false, repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
-                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
+    run_rows<T>(maps.forward, maps.window.axis[2], weight.shape(1), false, repeat_channels(x, n_outputs / x.shape(1)),
+                packed.data(), y, {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
     return y;
   });
 }
@@ -291,8 +306,8 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
     const Array grad_x =
         Array::empty(grad_y.dtype(), image_shape(x_shape[0], n_outputs, spatial(x_shape)), Layout::channels_last);
     const Buffer<T> packed(weight.size());
-    pack_weight(weight, packed.data());
-    run_rows<T>(backward, maps.window.axis[2], true, unit_channels(grad_y), packed.data(), grad_x,
+    pack_weight(weight, true, packed.data());
+    run_rows<T>(backward, maps.window.axis[2], weight.shape(1), true, unit_channels(grad_y), packed.data(), grad_x,
                 {nullptr, false, T(0), T(0)});
     return sum_multiplier(grad_x, n_outputs / x_shape[1]);
   });

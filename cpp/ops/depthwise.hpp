@@ -1,4 +1,4 @@
-// Depthwise convolution: every group has one input channel. conv.cpp branches here.
+// Depthwise convolution, where every group has one input channel, and convolution of small groups. conv.cpp branches here.
 #pragma once
 
 #include "striate/ops.hpp"
@@ -6,8 +6,10 @@
 namespace striate {
 
 // Whether a convolution of x with this weight has one input channel a group: groups == C > 1, any number of outputs a
-// channel. (A single channel is left to the GEMM, whose tiles it fills with taps.)
-[[nodiscard]] bool depthwise_applies(std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups);
+// channel; or 2, 4 or 8 channels a group, as many outputs, and whole vectors of them. (A single channel is left to the GEMM,
+// whose tiles it fills with taps.)
+[[nodiscard]] bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape,
+                                     std::ptrdiff_t groups);
 
 // As conv, conv_grad_input and conv_grad_weight of ops.hpp.
 [[nodiscard]] Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused,

@@ -158,7 +158,7 @@ class Verdict:
     Attributes
     ----------
     algorithm : str
-        As `algorithm` takes it, or "depthwise".
+        As `algorithm` takes it, or "depthwise", or "grouped" for groups narrower than a vector.
     is_chosen : bool
         Whether it runs.
     predicted_ms : float or None

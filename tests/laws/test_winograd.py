@@ -225,6 +225,7 @@ def test_explanation_of_what_never_runs_winograd() -> None:
         assert found.chosen.algorithm == "direct"
         assert "needs float32, two spatial axes" in str(found)
     assert explain("conv2d", (1, 8, 9, 9), (8, 1, 3, 3), groups=8).chosen.algorithm == "depthwise"
+    assert explain("conv2d", (1, 32, 9, 9), (32, 4, 3, 3), groups=8).chosen.algorithm == "grouped"
 
 
 def test_batch_invariance_keeps_the_bits_of_a_sample() -> None:
