@@ -18,7 +18,7 @@ constexpr std::ptrdiff_t kOuterLanes = 256;
 constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
-constexpr std::ptrdiff_t kPartRows = 1024;        // least rows of a part of a split sum
+constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum
 constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
 
 std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
