@@ -21,7 +21,7 @@ settings.register_profile(
     suppress_health_check=_QUIET,
     print_blob=True,
 )
-settings.register_profile("deep", max_examples=2000, deadline=None, suppress_health_check=_QUIET, print_blob=True)
+settings.register_profile("deep", max_examples=7000, deadline=None, suppress_health_check=_QUIET, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 _MARKS = {
