@@ -192,7 +192,7 @@ class Team {
 
   alignas(64) std::atomic<std::uint32_t> gate_{0};
   alignas(64) std::deque<Helper> helpers_;
-  Clock::time_point last_move_{};
+  Clock::time_point last_move_;
   void (*body_)(void* ctx, int worker) = nullptr;
   void* ctx_ = nullptr;
   std::atomic<int> n_workers_{0};

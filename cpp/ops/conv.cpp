@@ -557,7 +557,8 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   const std::ptrdiff_t width = kernels().gemm<T>().width;
   // Lanes run over the values of a tap, or over output channels, into a transposed copy, where these fill vectors better.
   const auto fill = [&](std::ptrdiff_t n) {
-    return static_cast<double>(n) / static_cast<double>((n + width - 1) / width * width);
+    const std::ptrdiff_t n_lanes = (n + width - 1) / width * width;
+    return static_cast<double>(n) / static_cast<double>(n_lanes);
   };
   const bool transposes = fill(geometry.o) > 1.1 * fill(k);
   const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);
