@@ -8,6 +8,7 @@
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
+#include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -119,35 +120,41 @@ std::vector<Position> all_taps(const Window& window) {
 // How the forward pass and the weight gradient read x: tap by tap, or, with few channels, line by line.
 template <class T>
 struct Reading {
-  Gather<T> gather;  // of group 0
-  std::ptrdiff_t k;  // values a tap reads
-  Array kept;        // owns what gather.x points into
+  Gather<T> gather;        // of group 0
+  std::ptrdiff_t k;        // values a tap reads
+  Array kept;              // owns what gather.x points into
+  bool has_slack = false;  // a vector may be read beyond its last value
 };
 
-// Copies x into lines padded with zeros, channels dense: (N, D, H, W, C) with the window's padding made real.
+// Copies x into lines padded with zeros, channels dense: (N, D, H, W, C) with the window's padding made real, and slack.
 template <class T>
 Array padded_copy(const Array& x, const Geometry& geometry, const Position& size) {
   const Window& window = geometry.window;
   const std::ptrdiff_t c = geometry.c;
-  Array copy = Array::empty(x.dtype(), {geometry.n, size[0], size[1], size[2], c});
+  const std::ptrdiff_t line_size = size[2] * c;
+  const std::ptrdiff_t image_size = size[0] * size[1] * line_size;
+  constexpr auto kSlack = static_cast<std::ptrdiff_t>(kAlignment / sizeof(T));
+  const Array copy = Array::view(Array::empty(x.dtype(), {geometry.n * image_size + kSlack}).storage_ref(), x.dtype(),
+                                 {geometry.n, size[0], size[1], size[2], c},
+                                 {image_size, size[1] * line_size, line_size, c, 1}, 0);
   const Position stride = spatial_strides(x);
   const Position in = spatial(window, &WindowAxis::in);
   const Position begin = spatial(window, &WindowAxis::pad_begin);
   parallel_for(geometry.n * size[0], [&](std::ptrdiff_t task) {
     const std::ptrdiff_t n = task / size[0];
     const std::ptrdiff_t d = task % size[0] - begin[0];
-    T* out = copy.data<T>() + task * size[1] * size[2] * c;
+    T* out = copy.data<T>() + task * size[1] * line_size;
     for (std::ptrdiff_t i = 0; i < size[1]; ++i) {
       const std::ptrdiff_t h = i - begin[1];
-      T* const line = out + i * size[2] * c;
+      T* const line = out + i * line_size;
       if (d < 0 || d >= in[0] || h < 0 || h >= in[1]) {
-        std::fill_n(line, size[2] * c, T(0));
+        std::fill_n(line, line_size, T(0));
         continue;
       }
       const T* const source = x.data<T>() + n * x.stride(0) + d * stride[0] + h * stride[1];
       const std::ptrdiff_t width = std::min(in[2], size[2] - begin[2]);
       std::fill_n(line, begin[2] * c, T(0));
-      std::fill(line + (begin[2] + width) * c, line + size[2] * c, T(0));
+      std::fill(line + (begin[2] + width) * c, line + line_size, T(0));
       if (stride[2] == c) {
         std::copy_n(source, width * c, line + begin[2] * c);
         continue;
@@ -197,6 +204,7 @@ Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) 
     reading.gather.stride_n = reading.kept.stride(0);
     reading.gather.stride = {reading.kept.stride(1), reading.kept.stride(2), reading.kept.stride(3)};
     reading.gather.in = size;
+    reading.has_slack = true;
   } else if (width.in == 1) {
     reading.gather.stride[2] = geometry.c;
   }
@@ -302,7 +310,7 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
     }
     products.push_back(std::move(product));
   }
-  indirect_gemm(products);
+  indirect_gemm(std::move(products));
 }
 
 // A block of neighbouring positions of grad_x that one row of a product computes.
@@ -507,9 +515,16 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     }
     return list;
   });
+  const bool is_zero_without_taps = tail.bias == nullptr && !tail.clamps;
+  if (is_zero_without_taps && std::any_of(phases.begin(), phases.end(), [](const Phase& p) { return p.taps.empty(); })) {
+    fill_zero(grad_x);
+  }
   const Position strides = spatial_strides(grad_x);
   for (std::size_t i = 0; i < phases.size(); ++i) {
     const Phase& phase = phases[i];
+    if (is_zero_without_taps && phase.taps.empty()) {
+      continue;
+    }
     Position grid{};
     std::ptrdiff_t offset = 0;
     for (std::size_t axis = 0; axis < 3; ++axis) {
@@ -536,7 +551,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
                                 .stride = {strides[0] * stride[0], strides[1] * stride[1], strides[2] * stride[2]}},
                           .tail = group_tail});
     }
-    indirect_gemm(products);
+    indirect_gemm(std::move(products));
   }
 }
 
@@ -555,12 +570,13 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t k = reading.k;
   const std::ptrdiff_t width = kernels().gemm<T>().width;
-  // Lanes run over the values of a tap, or over output channels, into a transposed copy, where these fill vectors better.
+  // Lanes run over the values of a tap, or over output channels, into a transposed copy, where these fill vectors better and
+  // may be read where they lie.
   const auto fill = [&](std::ptrdiff_t n) {
     const std::ptrdiff_t n_lanes = (n + width - 1) / width * width;
     return static_cast<double>(n) / static_cast<double>(n_lanes);
   };
-  const bool transposes = fill(geometry.o) > 1.1 * fill(k);
+  const bool transposes = fill(geometry.o) > 1.1 * fill(k) && (geometry.o % width == 0 || !reading.has_slack);
   const Buffer<T> transposed(transposes ? geometry.groups * n_taps * k * geometry.o : 0);
   std::vector<OuterProduct<T>> products;
   for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
@@ -573,7 +589,8 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
                             .y = grad_weight.data<T>() + g * geometry.o * n_taps * k,
                             .stride_t = k,
                             .ld = n_taps * k,
-                            .swaps = true};
+                            .swaps = true,
+                            .has_slack = reading.has_slack};
     product.a.x += g * geometry.c;
     if (transposes) {
       product.y = transposed.data() + g * n_taps * k * geometry.o;
@@ -583,7 +600,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
     }
     products.push_back(std::move(product));
   }
-  outer_product(products);
+  outer_product(std::move(products));
   if (transposes) {
     parallel_for(geometry.groups, [&](std::ptrdiff_t g) {
       const T* const from = transposed.data() + g * n_taps * k * geometry.o;

@@ -1,6 +1,8 @@
 #include "ops/indirect.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cstdint>
 #include <cstring>
 
 #include "machine/threads.hpp"
@@ -17,6 +19,7 @@ constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product; where
 constexpr std::ptrdiff_t kOuterLanes = 256;
 constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
+constexpr std::ptrdiff_t kInPlaceValues = 8192;  // between the first and the last row of a chain
 constexpr std::ptrdiff_t kOuterTasksAimed = 32;
 constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum
 constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
@@ -66,37 +69,35 @@ struct RowIndex {
 template <class T>
 class Pointers {
  public:
-  explicit Pointers(const Gather<T>& gather) : gather_(gather), is_padded_(gather.is_padded()) {
-    low_ = high_ = {0, 0, 0};
-    for (std::size_t t = 0; t < gather.taps.size(); ++t) {
-      std::ptrdiff_t offset = 0;
-      for (std::size_t axis = 0; axis < 3; ++axis) {
-        offset += gather.taps[t][axis] * gather.stride[axis];
-        low_[axis] = t == 0 ? gather.taps[t][axis] : std::min(low_[axis], gather.taps[t][axis]);
-        high_[axis] = t == 0 ? gather.taps[t][axis] : std::max(high_[axis], gather.taps[t][axis]);
+  explicit Pointers(const Gather<T>& gather)
+      : is_padded_(gather.is_padded()), n_words_(ceil_div(static_cast<std::ptrdiff_t>(gather.taps.size()), kWordBits)) {
+    for (const Position& tap : gather.taps) {
+      offset_.push_back(tap[0] * gather.stride[0] + tap[1] * gather.stride[1] + tap[2] * gather.stride[2]);
+    }
+    for (std::size_t axis = 0; axis < 3 && is_padded_; ++axis) {
+      inside_[axis].assign(static_cast<std::size_t>(gather.grid[axis] * n_words_), ~std::uint64_t{0});
+      for (std::size_t t = 0; t < offset_.size(); ++t) {
+        const auto position = [&](std::ptrdiff_t i) { return i * gather.step[axis] + gather.taps[t][axis]; };
+        const auto leave_out = [&](std::ptrdiff_t i) {
+          inside_[axis][static_cast<std::size_t>(i * n_words_) + t / kWordBits] &= ~(std::uint64_t{1} << t % kWordBits);
+        };
+        for (std::ptrdiff_t i = 0; i < gather.grid[axis] && position(i) < 0; ++i) {
+          leave_out(i);
+        }
+        for (std::ptrdiff_t i = gather.grid[axis] - 1; i >= 0 && position(i) >= gather.in[axis]; --i) {
+          leave_out(i);
+        }
       }
-      offset_.push_back(offset);
     }
   }
 
   [[nodiscard]] bool is_padded() const { return is_padded_; }
 
-  // a[t·rows + m] for `rows` rows from `index` on. A tap that is outside for all rows starts with null and is skipped.
-  void fill(RowIndex index, int rows, const T* zero, const T** a) const {
-    const T* base[kMaxTileRows];
-    Position position[kMaxTileRows];
-    bool all_inside = true;
-    for (int m = 0; m < rows; ++m) {
-      base[m] = gather_.x + index.n * gather_.stride_n;
-      for (std::size_t axis = 0; axis < 3; ++axis) {
-        position[m][axis] = index.i[axis] * gather_.step[axis];
-        base[m] += position[m][axis] * gather_.stride[axis];
-        all_inside = all_inside && position[m][axis] + low_[axis] >= 0 && position[m][axis] + high_[axis] < gather_.in[axis];
-      }
-      index.next(gather_.grid);
-    }
+  // a[t·rows + m] for the rows of grid index at[m] whose tap of offset 0 is base[m]. A tap that is outside for all rows starts
+  // with null and is skipped.
+  void fill(const T* const* base, const Position* at, int rows, const T* zero, const T** a) const {
     const std::size_t n_taps = offset_.size();
-    if (!is_padded_ || all_inside) {
+    if (!is_padded_) {
       for (std::size_t t = 0; t < n_taps; ++t) {
         for (int m = 0; m < rows; ++m) {
           *a++ = base[m] + offset_[t];
@@ -104,29 +105,102 @@ class Pointers {
       }
       return;
     }
-    for (std::size_t t = 0; t < n_taps; ++t) {
-      bool any_inside = false;
-      const Position& tap = gather_.taps[t];
+    for (std::ptrdiff_t word = 0; word < n_words_; ++word) {
+      std::uint64_t inside[kMaxTileRows];
+      std::uint64_t every = ~std::uint64_t{0};
+      std::uint64_t any = 0;
       for (int m = 0; m < rows; ++m) {
-        const bool inside =
-            is_inside({position[m][0] + tap[0], position[m][1] + tap[1], position[m][2] + tap[2]}, gather_.in);
-        a[m] = inside ? base[m] + offset_[t] : zero;
-        any_inside = any_inside || inside;
+        inside[m] = ~std::uint64_t{0};
+        for (std::size_t axis = 0; axis < 3; ++axis) {
+          inside[m] &= inside_[axis][static_cast<std::size_t>(at[m][axis] * n_words_ + word)];
+        }
+        every &= inside[m];
+        any |= inside[m];
       }
-      if (!any_inside) {
-        a[0] = nullptr;
+      const std::size_t first = static_cast<std::size_t>(word) * kWordBits;
+      for (std::size_t t = first; t < std::min(n_taps, first + kWordBits); ++t, a += rows) {
+        const std::uint64_t bit = std::uint64_t{1} << (t - first);
+        if ((every & bit) != 0) {
+          for (int m = 0; m < rows; ++m) {
+            a[m] = base[m] + offset_[t];
+          }
+        } else if ((any & bit) == 0) {
+          a[0] = nullptr;
+        } else {
+          for (int m = 0; m < rows; ++m) {
+            a[m] = (inside[m] & bit) != 0 ? base[m] + offset_[t] : zero;
+          }
+        }
       }
-      a += rows;
     }
   }
 
  private:
-  const Gather<T>& gather_;
+  static constexpr std::ptrdiff_t kWordBits = 64;
+
   bool is_padded_;
-  Position low_;
-  Position high_;
+  std::ptrdiff_t n_words_;
   std::vector<std::ptrdiff_t> offset_;
+  std::array<std::vector<std::uint64_t>, 3> inside_;  // of an axis, [grid index][word]: a bit for each tap inside along it
 };
+
+// Walks the rows of a product in order.
+template <class T>
+class RowWalk {
+ public:
+  RowWalk(const Gemm<T>& gemm, std::ptrdiff_t row) : gemm_(gemm), index_(row, gemm.a.grid) { find(); }
+
+  [[nodiscard]] const T* x() const { return x_; }  // of a tap at 0
+  [[nodiscard]] T* y() const { return y_; }
+  [[nodiscard]] const Position& at() const { return index_.i; }
+  void next() {
+    const std::ptrdiff_t before = index_.i[2];
+    index_.next(gemm_.a.grid);
+    if (index_.i[2] > before) {
+      x_ += gemm_.a.step[2] * gemm_.a.stride[2];
+      y_ += gemm_.y.stride[2];
+    } else {
+      find();
+    }
+  }
+
+ private:
+  void find() {
+    x_ = gemm_.a.x + index_.n * gemm_.a.stride_n;
+    y_ = gemm_.y.y + index_.n * gemm_.y.stride_n;
+    for (std::size_t axis = 0; axis < 3; ++axis) {
+      x_ += index_.i[axis] * gemm_.a.step[axis] * gemm_.a.stride[axis];
+      y_ += index_.i[axis] * gemm_.y.stride[axis];
+    }
+  }
+
+  const Gemm<T>& gemm_;
+  RowIndex index_;
+  const T* x_ = nullptr;
+  T* y_ = nullptr;
+};
+
+// Makes one line of the grid of rows that are evenly spaced in both operands, as all pixels of a pointwise convolution are:
+// a line has no edges and nothing to step over. `stride_n` and `stride` are the other operand's.
+template <class T>
+void join_lines(Gather<T>& a, std::ptrdiff_t& stride_n, Position& stride) {
+  if (a.taps.size() != 1 || a.taps[0] != Position{0, 0, 0} || a.is_padded()) {
+    return;
+  }
+  const auto join = [&](std::ptrdiff_t& n, std::ptrdiff_t a_stride, std::ptrdiff_t other_stride) {
+    const bool follows = a_stride == a.grid[2] * a.step[2] * a.stride[2] && other_stride == a.grid[2] * stride[2];
+    if (n > 1 && !follows) {
+      return false;
+    }
+    a.grid[2] *= n;
+    a.in[2] = a.grid[2] * a.step[2];
+    n = 1;
+    return true;
+  };
+  if (join(a.grid[1], a.step[1] * a.stride[1], stride[1]) && join(a.grid[0], a.step[0] * a.stride[0], stride[0])) {
+    join(a.n, a.stride_n, stride_n);
+  }
+}
 
 // How the rows and columns of one product are cut into tasks: a function of geometry and cache sizes.
 struct Blocking {
@@ -209,19 +283,21 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
     T* y[kMaxTileRows];
   };
   Tile tiles[kMostGroup];
-  RowIndex index(task.row_begin, gemm.a.grid);
+  RowWalk<T> walk(gemm, task.row_begin);
   const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
     const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
     for (std::ptrdiff_t t = 0; t < n_group; ++t) {
       Tile& tile = tiles[t];
       tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
-      task.pointers.fill(index, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
-      for (int m = 0; m < tile.rows; ++m) {
-        tile.y[m] = gemm.y.y + index.n * gemm.y.stride_n + index.i[0] * gemm.y.stride[0] + index.i[1] * gemm.y.stride[1] +
-                    index.i[2] * gemm.y.stride[2];
-        index.next(gemm.a.grid);
+      const T* base[kMaxTileRows];
+      Position at[kMaxTileRows];
+      for (int m = 0; m < tile.rows; ++m, walk.next()) {
+        base[m] = walk.x();
+        at[m] = walk.at();
+        tile.y[m] = walk.y();
       }
+      task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
     }
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
       const std::ptrdiff_t column = p * b.panel;
@@ -297,23 +373,21 @@ std::shared_ptr<const Packed<T>> pack(const T* w, const std::vector<std::ptrdiff
 }
 
 template <class T>
-void indirect_gemm(const std::vector<Gemm<T>>& products) {
+void indirect_gemm(std::vector<Gemm<T>> products) {
   if (products.empty() || products[0].a.n_rows() == 0 || products[0].b->columns == 0) {
     return;
+  }
+  for (Gemm<T>& product : products) {
+    join_lines(product.a, product.y.stride_n, product.y.stride);
   }
   const GemmKernels<T>& kernel = kernels().gemm<T>();
   const Packed<T>& b = *products[0].b;
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
   const std::ptrdiff_t n_rows = products[0].a.n_rows();
   const Blocking blocking = choose_blocking(n_rows, b, n_products, kernel.rows);
-  std::vector<Pointers<T>> pointers;
-  bool is_padded = false;
-  for (const Gemm<T>& product : products) {
-    pointers.emplace_back(product.a);
-    is_padded = is_padded || pointers.back().is_padded();
-  }
-  const Buffer<T> zero(is_padded ? b.k : 0);
-  if (is_padded) {
+  const Pointers<T> pointers(products[0].a);
+  const Buffer<T> zero(pointers.is_padded() ? b.k : 0);
+  if (pointers.is_padded()) {
     std::memset(zero.data(), 0, static_cast<std::size_t>(b.k) * sizeof(T));
   }
   const std::ptrdiff_t blocks = blocking.n_panel_blocks * blocking.n_row_blocks;
@@ -325,7 +399,7 @@ void indirect_gemm(const std::vector<Gemm<T>>& products) {
     const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
     const std::ptrdiff_t row_block = i % blocking.n_row_blocks;
     run_task<T>({.gemm = products[product],
-                 .pointers = pointers[product],
+                 .pointers = pointers,
                  .zero = zero.data(),
                  .row_begin = row_block * blocking.rows,
                  .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
@@ -398,6 +472,19 @@ std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>
   return kRowBlock * round_up(rows, kernel.width) + ceil_div(lanes, panel) * panel_stride<T>(panel);
 }
 
+// Cuts rows begin … end − 1 into register tiles of nearly equal height: f(first row, rows).
+template <class F>
+void each_tile(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t most_rows, F&& f) {
+  const std::ptrdiff_t n_tiles = ceil_div(end - begin, most_rows);
+  const std::ptrdiff_t height = (end - begin) / n_tiles;
+  std::ptrdiff_t n_higher = (end - begin) % n_tiles;
+  while (begin < end) {
+    const std::ptrdiff_t rows = height + (n_higher-- > 0 ? 1 : 0);
+    f(begin, rows);
+    begin += rows;
+  }
+}
+
 // The packed operands of kRowBlock rows.
 template <class T>
 class OuterBlock {
@@ -405,7 +492,6 @@ class OuterBlock {
   OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
       : task_(task),
         kernel_(kernel),
-        n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
         tiles_width_(round_up(task.tile_end - task.tile_begin, kernel.width)),
         panel_(kernel.vectors * kernel.width),
         tiles_(task.scratch),
@@ -424,23 +510,16 @@ class OuterBlock {
     const T* lanes = lanes_;
     for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
-      for (std::ptrdiff_t tile = 0; tile < n_tiles_; ++tile) {
-        const std::ptrdiff_t i = tile_begin(tile);
-        const std::ptrdiff_t n_rows = tile_begin(tile + 1) - i;
+      each_tile(task_.tile_begin, task_.tile_end, kernel_.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
         kernel_.outer[n_rows - 1][ceil_div(n_cols, kernel_.width) - 1](tiles_ + i - task_.tile_begin, tiles_width_, lanes,
                                                                        panel_, n_k, y + i * ld + j, ld, n_cols, adds);
-      }
+      });
     }
   }
 
  private:
-  [[nodiscard]] std::ptrdiff_t tile_begin(std::ptrdiff_t tile) const {
-    return task_.tile_begin + tile * (task_.tile_end - task_.tile_begin) / n_tiles_;
-  }
-
   const OuterTask<T>& task_;
   const GemmKernels<T>& kernel_;
-  std::ptrdiff_t n_tiles_;
   std::ptrdiff_t tiles_width_;
   std::ptrdiff_t panel_;
   T* tiles_;  // [k][tiles_width_]
@@ -471,54 +550,124 @@ bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, 
   return any_outside;
 }
 
-// Whether the operands are multiplied where they lie: the rows along a line of the grid are near each other, so that nothing
-// is gained by copies (the first layer of a network: a copy costs as much as the product), and no tap is outside.
+// Rows that are multiplied where they lie, in one chain: so many that their lines stay in L1; 0 where a copy is better. A
+// copy of few values takes as long as their product; values that are far apart share cache sets.
 template <class T>
-bool is_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
-  constexpr std::ptrdiff_t kMostDistance = 64;
-  constexpr std::ptrdiff_t kLeastLine = 24;
-  return !product.swaps && product.a.grid[2] >= kLeastLine && product.a.step[2] * product.a.stride[2] <= kMostDistance &&
-         product.b_stride[2] <= kMostDistance && product.n % kernel.width == 0 && !product.a.is_padded();
+std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
+  constexpr std::ptrdiff_t kMostDistance = 256;
+  constexpr std::ptrdiff_t kLeastRows = 8;
+  const std::ptrdiff_t distance = std::max(product.a.step[2] * product.a.stride[2], product.b_stride[2]);
+  const std::ptrdiff_t n_lanes = product.swaps ? product.m : product.n;
+  const bool reads_only_lanes = n_lanes % kernel.width == 0 || (product.swaps && product.has_slack);
+  if (distance > kMostDistance || !reads_only_lanes || product.a.is_padded()) {
+    return 0;
+  }
+  const std::ptrdiff_t rows = std::min(product.a.grid[2], kInPlaceValues / std::max<std::ptrdiff_t>(1, distance));
+  return rows < kLeastRows ? 0 : rows;
 }
 
+// Lines of memory asked for a few at a time, while what they will meet is not yet needed.
+class Ahead {
+ public:
+  template <class T>
+  void add(const T* first, std::ptrdiff_t n) {
+    spans_[n_spans_++] = {reinterpret_cast<const char*>(first), n * static_cast<std::ptrdiff_t>(sizeof(T))};
+  }
+  void start(std::ptrdiff_t n_turns) {
+    std::ptrdiff_t bytes = 0;
+    for (int i = 0; i < n_spans_; ++i) {
+      bytes += spans_[i].bytes;
+    }
+    bytes_a_turn_ = round_up(ceil_div(bytes, n_turns), kAlignment);
+  }
+  void turn() {
+    std::ptrdiff_t left = bytes_a_turn_;
+    while (left > 0 && n_spans_ > 0) {
+      Span& span = spans_[n_spans_ - 1];
+      const std::ptrdiff_t bytes = std::min(left, span.bytes);
+      for (std::ptrdiff_t i = 0; i < bytes; i += kAlignment) {
+        __builtin_prefetch(span.first + i);
+      }
+      span.first += bytes;
+      span.bytes -= bytes;
+      left -= bytes;
+      n_spans_ -= span.bytes == 0 ? 1 : 0;
+    }
+  }
+
+ private:
+  struct Span {
+    const char* first;
+    std::ptrdiff_t bytes;
+  };
+  Span spans_[2] = {};
+  int n_spans_ = 0;
+  std::ptrdiff_t bytes_a_turn_ = 0;
+};
+
 template <class T>
-void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
+void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, std::ptrdiff_t most_rows) {
   const OuterProduct<T>& product = task.product;
   const Gather<T>& a = product.a;
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const std::ptrdiff_t n_tiles = ceil_div(task.tile_end - task.tile_begin, kernel.rows);
-  for (std::ptrdiff_t row = task.row_begin; row < task.row_end;) {
+  const std::ptrdiff_t a_step = a.step[2] * a.stride[2];
+  const std::ptrdiff_t b_step = product.b_stride[2];
+  struct Chain {
+    const T* a;
+    const T* b;
+    std::ptrdiff_t n_k;
+  };
+  const auto chain_from = [&](std::ptrdiff_t row) {
     const RowIndex index(row, a.grid);
-    const std::ptrdiff_t n_k = std::min(a.grid[2] - index.i[2], task.row_end - row);
-    const T* line_a = a.x + index.n * a.stride_n;
-    const T* line_b = product.b + index.n * product.b_stride_n;
+    Chain chain{.a = a.x + index.n * a.stride_n,
+                .b = product.b + index.n * product.b_stride_n,
+                .n_k = std::min({a.grid[2] - index.i[2], task.row_end - row, most_rows})};
     for (std::size_t axis = 0; axis < 3; ++axis) {
-      line_a += index.i[axis] * a.step[axis] * a.stride[axis];
-      line_b += index.i[axis] * product.b_stride[axis];
+      chain.a += index.i[axis] * a.step[axis] * a.stride[axis];
+      chain.b += index.i[axis] * product.b_stride[axis];
+    }
+    return chain;
+  };
+  const auto offset = [&](std::ptrdiff_t t) {
+    const Position& tap = a.taps[static_cast<std::size_t>(t)];
+    return tap[0] * a.stride[0] + tap[1] * a.stride[1] + tap[2] * a.stride[2];
+  };
+  const std::ptrdiff_t n_turns = (task.tap_end - task.tap_begin) * ceil_div(task.lane_end - task.lane_begin, panel) *
+                                 ceil_div(task.tile_end - task.tile_begin, kernel.rows);
+  Chain chain = chain_from(task.row_begin);
+  for (std::ptrdiff_t row = task.row_begin; row < task.row_end;) {
+    const std::ptrdiff_t next = row + chain.n_k;
+    const Chain following = next < task.row_end ? chain_from(next) : Chain{};
+    Ahead ahead;
+    if (following.n_k > 0) {
+      ahead.add(following.b, following.n_k * b_step);
+      ahead.add(following.a + offset(task.tap_end - 1), following.n_k * a_step);
+      ahead.start(n_turns);
     }
     for (std::ptrdiff_t t = task.tap_begin; t < task.tap_end; ++t) {
-      const Position& tap = a.taps[static_cast<std::size_t>(t)];
-      const T* const from = line_a + tap[0] * a.stride[0] + tap[1] * a.stride[1] + tap[2] * a.stride[2];
+      const T* const from = chain.a + offset(t);
+      const T* const tiles = product.swaps ? chain.b : from;
+      const T* const lanes = product.swaps ? from : chain.b;
       for (std::ptrdiff_t j = task.lane_begin; j < task.lane_end; j += panel) {
         const std::ptrdiff_t n_cols = std::min(panel, task.lane_end - j);
-        for (std::ptrdiff_t tile = 0; tile < n_tiles; ++tile) {
-          const std::ptrdiff_t i = task.tile_begin + tile * (task.tile_end - task.tile_begin) / n_tiles;
-          const std::ptrdiff_t end = task.tile_begin + (tile + 1) * (task.tile_end - task.tile_begin) / n_tiles;
-          kernel.outer[end - i - 1][ceil_div(n_cols, kernel.width) - 1](
-              from + i, a.step[2] * a.stride[2], line_b + j, product.b_stride[2], n_k,
+        each_tile(task.tile_begin, task.tile_end, kernel.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
+          ahead.turn();
+          kernel.outer[n_rows - 1][ceil_div(n_cols, kernel.width) - 1](
+              tiles + i, product.swaps ? b_step : a_step, lanes + j, product.swaps ? a_step : b_step, chain.n_k,
               task.y + t * product.stride_t + i * product.ld + j, product.ld, n_cols, row > task.row_begin);
-        }
+        });
       }
     }
-    row += n_k;
+    chain = following;
+    row = next;
   }
 }
 
 template <class T>
 void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   const OuterProduct<T>& product = task.product;
-  if (is_in_place(product, kernel)) {
-    run_outer_in_place(task, kernel);
+  if (const std::ptrdiff_t most_rows = rows_in_place(product, kernel); most_rows > 0) {
+    run_outer_in_place(task, kernel, most_rows);
     return;
   }
   OuterBlock<T> block(task, kernel);
@@ -580,9 +729,12 @@ void clear(const OuterProduct<T>& product) {
 }  // namespace
 
 template <class T>
-void outer_product(const std::vector<OuterProduct<T>>& products) {
+void outer_product(std::vector<OuterProduct<T>> products) {
   if (products.empty() || products[0].m == 0 || products[0].n == 0) {
     return;
+  }
+  for (OuterProduct<T>& product : products) {
+    join_lines(product.a, product.b_stride_n, product.b_stride);
   }
   const GemmKernels<T>& kernel = kernels().gemm<T>();
   const OuterProduct<T>& first = products[0];
@@ -650,8 +802,8 @@ void outer_product(const std::vector<OuterProduct<T>>& products) {
   template struct Packed<T>;                                                                                   \
   template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, \
                                                  std::ptrdiff_t, std::ptrdiff_t, std::ptrdiff_t);              \
-  template void indirect_gemm(const std::vector<Gemm<T>>&);                                                    \
-  template void outer_product(const std::vector<OuterProduct<T>>&);
+  template void indirect_gemm(std::vector<Gemm<T>>);                                                           \
+  template void outer_product(std::vector<OuterProduct<T>>);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)
 

@@ -88,7 +88,7 @@ struct Gemm {
 // Runs products of equal geometry (the groups of a convolution) in one parallel region. Each element is one chain of
 // multiply-adds over (tap, k) whatever the blocking, so nothing about threads or caches can change a bit.
 template <class T>
-void indirect_gemm(const std::vector<Gemm<T>>& products);
+void indirect_gemm(std::vector<Gemm<T>> products);
 
 // One weight gradient: y[t][m][n] (strides below, no gaps) = Σ over rows r of a[r][t][m] · b[r][n], where a row's tap
 // outside the input is left out of the sum.
@@ -103,12 +103,13 @@ struct OuterProduct {
   T* y;  // row-major inside a tap: y[t·stride_t + i·ld + j]
   std::ptrdiff_t stride_t;
   std::ptrdiff_t ld;
-  bool swaps = false;  // y[t·stride_t + j·ld + i] instead: lanes run over a's values, rows over b's
+  bool swaps = false;      // y[t·stride_t + j·ld + i] instead: lanes run over a's values, rows over b's
+  bool has_slack = false;  // a vector may be read beyond a's last value
 };
 
 // The rows are summed in blocks of fixed length, block sums in order, and long sums in a fixed number of parts that are
 // added in order: a shallow tree set by geometry.
 template <class T>
-void outer_product(const std::vector<OuterProduct<T>>& products);
+void outer_product(std::vector<OuterProduct<T>> products);
 
 }  // namespace striate

@@ -55,7 +55,7 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
                           .stride_t = 0,
                           .ld = b[i].columns});
     }
-    outer_product(products);
+    outer_product(std::move(products));
     return;
   }
   std::vector<Gemm<T>> products;
@@ -68,7 +68,7 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
                         .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}},
                         .tail = tail});
   }
-  indirect_gemm(products);
+  indirect_gemm(std::move(products));
 }
 
 template <class T>
