@@ -134,9 +134,9 @@ Array padded_copy(const Array& x, const Geometry& geometry, const Position& size
   const std::ptrdiff_t line_size = size[2] * c;
   const std::ptrdiff_t image_size = size[0] * size[1] * line_size;
   constexpr auto kSlack = static_cast<std::ptrdiff_t>(kAlignment / sizeof(T));
-  const Array copy = Array::view(Array::empty(x.dtype(), {geometry.n * image_size + kSlack}).storage_ref(), x.dtype(),
-                                 {geometry.n, size[0], size[1], size[2], c},
-                                 {image_size, size[1] * line_size, line_size, c, 1}, 0);
+  const Array copy =
+      Array::view(Array::empty(x.dtype(), {geometry.n * image_size + kSlack}).storage_ref(), x.dtype(),
+                  {geometry.n, size[0], size[1], size[2], c}, {image_size, size[1] * line_size, line_size, c, 1}, 0);
   const Position stride = spatial_strides(x);
   const Position in = spatial(window, &WindowAxis::in);
   const Position begin = spatial(window, &WindowAxis::pad_begin);

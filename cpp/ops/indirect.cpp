@@ -93,8 +93,8 @@ class Pointers {
 
   [[nodiscard]] bool is_padded() const { return is_padded_; }
 
-  // a[t·rows + m] for the rows of grid index at[m] whose tap of offset 0 is base[m]. A tap that is outside for all rows starts
-  // with null and is skipped.
+  // a[t·rows + m] for the rows of grid index at[m] whose tap of offset 0 is base[m]. A tap that is outside for all rows
+  // starts with null and is skipped.
   void fill(const T* const* base, const Position* at, int rows, const T* zero, const T** a) const {
     const std::size_t n_taps = offset_.size();
     if (!is_padded_) {

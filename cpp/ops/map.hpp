@@ -29,8 +29,8 @@ struct StridedLoop {
 // All operands have the shape of operand 0 (broadcast axes have stride 0).
 [[nodiscard]] StridedLoop make_loop(std::span<const Array* const> operands);
 
-// Elements in a tile of memory-bound work: 128 KiB of float32, enough to pay for waking a thread.
-inline constexpr std::ptrdiff_t kGrain = 32768;
+// Elements in a tile of memory-bound work: 256 KiB of float32, enough to pay for waking a thread.
+inline constexpr std::ptrdiff_t kGrain = 65536;
 
 // Calls f(offset, rows, n) until all elements are covered, in parallel; offset[k] is that of operand k, in elements. Tiles
 // have about `grain` elements and depend on the loop only.

@@ -8,7 +8,7 @@ namespace {
 
 // Blocks of R: at least 64 steps, so that partial results are few.
 std::ptrdiff_t block_of(std::ptrdiff_t r, std::ptrdiff_t q) {
-  const std::ptrdiff_t block = std::max<std::ptrdiff_t>(64, kGrain / 2 / q);
+  const std::ptrdiff_t block = std::max<std::ptrdiff_t>(64, kGrain / 4 / q);
   return r < 2 * block ? r : block;
 }
 
@@ -26,7 +26,10 @@ void reduce_axis(ReduceFn fn, DType dtype, std::ptrdiff_t p, std::ptrdiff_t r, s
     partial = Array::empty(dtype, {p, r_parts.n_parts, q});
     out = partial.bytes();
   }
-  parallel_for(p_parts.n_parts * r_parts.n_parts * q_parts.n_parts, [&](std::ptrdiff_t tile) {
+  const std::ptrdiff_t tile_size = std::min(p_parts.part, p) * block;
+  const Partition tasks(p_parts.n_parts * r_parts.n_parts * q_parts.n_parts,
+                        kGrain / std::max<std::ptrdiff_t>(tile_size, 1));
+  const auto reduce_tile = [&](std::ptrdiff_t tile) {
     const std::ptrdiff_t q_part = tile % q_parts.n_parts;
     const std::ptrdiff_t r_part = tile / q_parts.n_parts % r_parts.n_parts;
     const std::ptrdiff_t p_part = tile / (q_parts.n_parts * r_parts.n_parts);
@@ -40,6 +43,11 @@ void reduce_axis(ReduceFn fn, DType dtype, std::ptrdiff_t p, std::ptrdiff_t r, s
                  .x_r = q,
                  .y = out + ((p0 * r_parts.n_parts + r_part) * q + q0) * item,
                  .y_p = r_parts.n_parts * q});
+  };
+  parallel_for(tasks.n_parts, [&](std::ptrdiff_t task) {
+    for (std::ptrdiff_t tile = tasks.begin(task); tile < tasks.end(task); ++tile) {
+      reduce_tile(tile);
+    }
   });
   if (r_parts.n_parts > 1) {
     reduce_axis(fn, dtype, p, r_parts.n_parts, q, out, y);

@@ -68,7 +68,7 @@ Array rows_op(int op, const Array& x, const Array* y, int dim) {
   const std::ptrdiff_t n = x.shape(axis);
   if (x.size() > 0) {
     const RowsFn fn = kernels().rows.rows[op][x.dtype() == DType::float32 ? 0 : 1];
-    const Partition parts(x.size() / n, std::max<std::ptrdiff_t>(1, kGrain / 8 / n));
+    const Partition parts(x.size() / n, std::max<std::ptrdiff_t>(1, kGrain / 16 / n));
     const std::ptrdiff_t item = item_bytes(x.dtype());
     parallel_for(parts.n_parts, [&](std::ptrdiff_t tile) {
       const std::ptrdiff_t at = parts.begin(tile) * n * item;
@@ -121,7 +121,7 @@ ClassLoss class_loss(const char* op, const Array& x, const Array& target, const 
     out.loss = Array::empty(x.dtype(), target.shape());
     out.log_sum = Array::empty(x.dtype(), target.shape());
     Array totals = Array::empty(x.dtype(), target.shape());
-    const Partition parts(rows, std::max<std::ptrdiff_t>(1, kGrain / 8 / std::max<std::ptrdiff_t>(n, 1)));
+    const Partition parts(rows, std::max<std::ptrdiff_t>(1, kGrain / 16 / std::max<std::ptrdiff_t>(n, 1)));
     const auto fn = kernels().rows.classes<T>(false);
     parallel_for(parts.n_parts, [&](std::ptrdiff_t tile) {
       const std::ptrdiff_t at = parts.begin(tile);
@@ -166,7 +166,7 @@ Array class_loss_grad(const char* op, const Array& grad_y, const Array& x, const
       scale = one;
     }
     const Array grad_x = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
-    const Partition parts(rows, std::max<std::ptrdiff_t>(1, kGrain / 8 / std::max<std::ptrdiff_t>(n, 1)));
+    const Partition parts(rows, std::max<std::ptrdiff_t>(1, kGrain / 16 / std::max<std::ptrdiff_t>(n, 1)));
     const auto fn = kernels().rows.classes<T>(true);
     const std::ptrdiff_t scale_step = params.reduction == Reduction::none ? 1 : 0;
     parallel_for(parts.n_parts, [&](std::ptrdiff_t tile) {

@@ -15,6 +15,9 @@ constexpr std::ptrdiff_t kRowBlock = 256;              // tiles that a weight gr
 constexpr std::ptrdiff_t kMostParts = 16;              // of a weight gradient's sum
 constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles than this go by phases
 constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which reading the filters from L3 costs little
+constexpr std::ptrdiff_t kSmallBlock = 12;             // tiles, where L2 holds the filters
+constexpr std::ptrdiff_t kLeastBlockMacs = 500'000;    // for which a thread costs more than it brings
+constexpr std::ptrdiff_t kSmallMacs = 4'000'000;       // one thread does fewer as fast as two
 constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;  // more filters than this are read once, by phases
 
@@ -291,9 +294,15 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   // transformed tiles pass through L3, which costs less than the filters would).
   const std::ptrdiff_t fit = l2 * 7 / 8 / tile_bytes / tile_rows * tile_rows;
   const std::ptrdiff_t least = round_up(kLeastBlock, tile_rows);
-  const std::ptrdiff_t block = fit >= least ? std::min(fit, 2 * least) : round_up(kSpilledBlock, tile_rows);
+  std::ptrdiff_t block = fit >= least ? std::min(fit, 2 * least) : round_up(kSpilledBlock, tile_rows);
+  // Few tiles: where L2 keeps the filters for the next block, blocks may be as small as is worth a thread.
+  const bool keeps_filters = filter_bytes <= l2 / 2;
+  if (keeps_filters) {
+    const std::ptrdiff_t worth = ceil_div(kLeastBlockMacs, grid.n_points() * x.c * y.c);
+    block = std::min(block, round_up(std::max({ceil_div(grid.n_tiles, kLeastTasks), worth, kSmallBlock}), tile_rows));
+  }
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
-  if (n_blocks < kLeastTasks || filter_bytes > kBlockFilterBytes) {
+  if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes) {
     forward_by_phases(grid, x, filters, y, tail);
   } else {
     forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, n_blocks));
@@ -317,11 +326,12 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
   const std::ptrdiff_t tile_bytes = bytes(n_points * (v_row + z_row));
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   // Parts of the sum, each with its own accumulators, while those cost less traffic than the tiles would.
-  std::ptrdiff_t n_parts = kMostParts;
+  const bool is_small = grid.n_tiles * n_points * c * o <= kSmallMacs;
+  std::ptrdiff_t n_parts = is_small ? 1 : kMostParts;
   while (n_parts > 1 && (n_parts * sum_bytes > grid.n_tiles * tile_bytes || n_parts * 2 * tile_rows > grid.n_tiles)) {
     n_parts /= 2;
   }
-  const bool by_parts = n_parts >= 4 && sum_bytes <= l2 / 2;
+  const bool by_parts = (n_parts >= 4 || is_small) && sum_bytes <= l2 / 2;
   // Else points are tasks: a super block of tiles is as large as the sums, since each passes through L3 once for the other.
   // (128 channels at 28×28, batch 16, AVX2: 1.8 of peak with 2 MB, 1.2 with 64 MB; 256 at 14×14: 0.8 with 2, 1.2 with 10.)
   const std::ptrdiff_t super_bytes = std::clamp(sum_bytes, kLeastSuperBlockBytes, kSuperBlockBytes);
