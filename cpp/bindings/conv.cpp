@@ -101,8 +101,8 @@ void bind_conv(py::module_& m) {
         for (const ConvVerdict& verdict :
              explain_conv(op.c_str(), which, extents(x_shape), extents(weight_shape),
                           conv_params(stride, padding, padding, dilation, groups, Padding::explicit_), dtype)) {
-          found.append(
-              py::make_tuple(verdict.algorithm, verdict.is_chosen, verdict.flops, verdict.error_bound, verdict.reason));
+          found.append(py::make_tuple(verdict.algorithm, verdict.is_chosen, verdict.flops, verdict.error_bound,
+                                      verdict.reason, verdict.work));
         }
         return found;
       },

@@ -1,11 +1,29 @@
 #include "bindings/bindings.hpp"
 
+#include <algorithm>
 #include <array>
+#include <optional>
 
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
+namespace {
+
+Isa isa_named(const std::string& name) {
+  std::string names;
+  for (const Isa isa : available_isas()) {
+    if (name == isa_name(isa)) {
+      return isa;
+    }
+    names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
+  }
+  throw std::invalid_argument("isa: expected one of " + names + ", got '" + name +
+                              "'; see striate.machine.available_isas()");
+}
+
+}  // namespace
+
 void bind_machine(py::module_& m) {
   m.def("available_isas", [] {
     std::vector<std::string> names;
@@ -16,23 +34,30 @@ void bind_machine(py::module_& m) {
   });
   m.def("active_isa", [] { return std::string(isa_name(active_isa())); });
   m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
+  m.def("set_isa", [](const std::string& name) { set_isa(isa_named(name)); }, py::arg("name"));
   m.def(
-      "set_isa",
-      [](const std::string& name) {
-        for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::generic512}) {
-          if (name == isa_name(isa)) {
-            set_isa(isa);
-            return;
-          }
+      "conv_costs",
+      [](const std::string& isa) {
+        const ConvCosts costs = conv_costs(isa_named(isa));
+        py::dict out;
+        for (int i = 0; i < kConvCosts; ++i) {
+          out[conv_cost_name(i)] = costs[static_cast<std::size_t>(i)];
         }
-        std::string names;
-        for (const Isa isa : available_isas()) {
-          names += (names.empty() ? "" : ", ") + std::string(isa_name(isa));
-        }
-        throw std::invalid_argument("isa: expected one of " + names + ", got '" + name +
-                                    "'; see striate.machine.available_isas()");
+        return out;
       },
-      py::arg("name"));
+      py::arg("isa"));
+  m.def(
+      "set_conv_costs",
+      [](const std::string& isa, const std::optional<std::vector<double>>& costs) {
+        ConvCosts values{};
+        if (costs.has_value()) {
+          check<std::invalid_argument>(costs->size() == values.size(), "tuning: expected ", values.size(),
+                                       " coefficients, got ", costs->size(), "; write the file with striate tune");
+          std::copy(costs->begin(), costs->end(), values.begin());
+        }
+        set_conv_costs(isa_named(isa), values);
+      },
+      py::arg("isa"), py::arg("costs"));
   m.def("cpu_name", &cpu_name);
   m.def("build_description", &build_description);
   m.def("cache_sizes", [] {

@@ -662,6 +662,7 @@ std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Exten
     return {{.algorithm = is_depthwise ? "depthwise" : "grouped",
              .is_chosen = true,
              .flops = 0,
+             .work = {},
              .error_bound = 0,
              .reason = is_depthwise ? "every channel is a group of its own: memory, not arithmetic, sets the time"
                                     : "groups narrower than a vector share one"}};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 
 #include "kernels/table.hpp"
 #include "striate/error.hpp"
@@ -14,6 +15,9 @@ namespace {
 std::atomic<int> forced{static_cast<int>(ConvAlgorithm::automatic)};
 std::atomic<double> error_budget{kDefaultErrorBudget};
 std::atomic<bool> batch_invariant{false};
+
+constexpr double kSumRows = 128;               // that a weight gradient sums in one chain
+constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
 
 double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
   const std::ptrdiff_t whole = (a + b - 1) / b;
@@ -32,24 +36,60 @@ bool winograd_applies(const ConvShape& shape) {
   return applies;
 }
 
-// Cycles of one core for one pass, in units that only compare algorithms: a multiply-add of a vector is half a cycle, tiles
-// of registers reach a share of that. The coefficients are measured on AVX2 (Zen 3) over 16 to 512 channels, batches 1 and
-// 16; per vector, so they serve the other instruction sets.
-constexpr double kDirectShare = 0.75;
-constexpr double kDirectGradWeightShare = 0.7;
-constexpr double kProductShare = 0.72;
-constexpr double kBytesPerCycle = 4;  // of memory behind L2
-// Cycles of the transforms of one tile for one vector of channels: of the side that is read, and of the side that is
-// written, with the misses of either.
-constexpr std::array<double, kWinogradSizes> kReadCycles{150, 300, 1300};
-constexpr std::array<double, kWinogradSizes> kWriteCycles{120, 250, 1100};
+// Shipped coefficients, in cycles, as `striate tune` finds them: AVX2 and AVX-512 on an Intel Xeon with 2 MB of L2. The
+// other instruction sets take AVX2's: work is counted in vectors.
+constexpr ConvCosts kAvx2Costs{1.12, 19.4, 1.09, 0.99, 0.27, 1.25, 0.112, 114, 311, 1825, 98, 289, 860, 146, 203, 510};
+constexpr ConvCosts kAvx512Costs{1.26, 30.4, 1.18, 0.7, 1.94, 1.58, 0.149, 149, 380, 1804, 113, 332, 1049, 146, 206, 659};
 
-double direct_cycles(ConvPass pass, const ConvShape& shape, double width) {
-  const double macs = static_cast<double>(shape.n * shape.window.n_outputs() * shape.window.n_taps() * shape.c * shape.o);
-  return macs / width / 2 / (pass == ConvPass::grad_weight ? kDirectGradWeightShare : kDirectShare);
+constexpr int kIsas = 4;
+std::array<std::array<std::atomic<double>, kConvCosts>, kIsas> measured_costs{};  // 0: the shipped ones
+
+double cycles_of(const ConvCosts& work) {
+  const ConvCosts costs = conv_costs(active_isa());
+  double cycles = 0;
+  for (std::size_t i = 0; i < work.size(); ++i) {
+    cycles += costs[i] * work[i];
+  }
+  return cycles;
 }
 
-double winograd_cycles(ConvPass pass, const ConvShape& shape, int size, double width) {
+double& at(ConvCosts& work, ConvCost kind, int size = 0) {
+  return work[static_cast<std::size_t>(kind) + static_cast<std::size_t>(size)];
+}
+
+// Bytes of weights, or of sums, that pass through the caches behind L2.
+double far_bytes(double bytes) { return bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? bytes : 0; }
+
+ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
+  const GemmKernels<float>& kernel = kernels().gemm_f32;
+  const auto padded = [&](std::ptrdiff_t n) { return ceil_div(n, kernel.width) * kernel.width; };
+  const auto groups = static_cast<double>(shape.groups);
+  const auto positions = static_cast<double>(shape.n * shape.window.n_outputs());
+  const auto taps = static_cast<double>(shape.window.n_taps());
+  const auto c = static_cast<double>(shape.c);
+  const auto o = static_cast<double>(shape.o);
+  const double pairs = groups * positions * taps / (2.0 * kernel.width);  // of vectors, for one multiplication each
+  ConvCosts work{};
+  if (pass == ConvPass::grad_weight) {
+    const bool lanes_are_outputs = o / padded(shape.o) > 1.1 * c / padded(shape.c);
+    const double sums = lanes_are_outputs ? c * padded(shape.o) : o * padded(shape.c);
+    at(work, ConvCost::outer) = pairs * sums;
+    at(work, ConvCost::sum) = groups * taps * sums / kernel.width * std::ceil(positions / kSumRows);
+    const bool copies = shape.window.is_padded() || std::max(shape.c, shape.o) > kNearChannels;
+    at(work, ConvCost::copy) = copies ? groups * positions * (taps * c + o) : 0;
+    at(work, ConvCost::byte) = 2 * far_bytes(4 * groups * taps * c * o);
+    return work;
+  }
+  const bool is_forward = pass == ConvPass::forward;
+  const double lanes = padded(is_forward ? shape.o : shape.c);
+  at(work, ConvCost::gemm) = pairs * (is_forward ? c : o) * lanes;
+  at(work, ConvCost::tile) = groups * taps * std::ceil(positions / kernel.rows) *
+                             std::ceil(lanes / static_cast<double>(kernel.vectors * kernel.width));
+  at(work, ConvCost::byte) = far_bytes(4 * groups * taps * c * o);
+  return work;
+}
+
+ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int size) {
   const std::ptrdiff_t m = 2 * (size + 1);
   const auto n_points = static_cast<double>((m + 2) * (m + 2));
   const WindowAxis& h = shape.window.axis[1];
@@ -57,22 +97,25 @@ double winograd_cycles(ConvPass pass, const ConvShape& shape, int size, double w
   const bool on_input = pass == ConvPass::grad_input;
   const double tiles =
       static_cast<double>(shape.n) * ceil_div(on_input ? h.in : h.out, m) * ceil_div(on_input ? w.in : w.out, m);
-  const auto lanes = static_cast<std::ptrdiff_t>(width);
-  const double vectors_c = ceil_div(shape.c, lanes);
-  const double vectors_o = ceil_div(shape.o, lanes);
-  const auto index = static_cast<std::size_t>(size);
-  const double product = n_points * tiles * static_cast<double>(shape.c * shape.o) / width / 2 / kProductShare;
-  const double read = on_input ? vectors_o : vectors_c;
-  const double written = on_input ? vectors_c : vectors_o;
-  const double transforms = tiles * (read * kReadCycles[index] + written * kWriteCycles[index]);
+  const std::ptrdiff_t width = kernels().gemm_f32.width;
+  const double vectors_c = ceil_div(shape.c, width);
+  const double vectors_o = ceil_div(shape.o, width);
+  const auto c = static_cast<double>(shape.c);
+  const auto o = static_cast<double>(shape.o);
+  ConvCosts work{};
+  // Lanes run over the channels that are written; over the inputs in a weight gradient.
+  const double lanes = (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
+  at(work, ConvCost::product) = n_points * tiles * lanes / 2;
+  at(work, ConvCost::read, size) = tiles * (on_input ? vectors_o : vectors_c);
+  at(work, ConvCost::write, size) = tiles * (on_input ? vectors_c : vectors_o);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
-  const double filters =
-      static_cast<double>(shape.o) * vectors_c * kWriteCycles[index] * (pass == ConvPass::forward ? 0 : 2);
-  // Transformed filters that outgrow L2 are read once, a weight gradient's sums are written and read.
-  const double filter_bytes =
-      4 * n_points * static_cast<double>(shape.c * shape.o) * (pass == ConvPass::grad_weight ? 2 : 1);
-  const double traffic = filter_bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? filter_bytes / kBytesPerCycle : 0;
-  return product + traffic + transforms + filters;
+  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : o * vectors_c;
+  if (pass == ConvPass::grad_weight) {
+    at(work, ConvCost::sum) = n_points * lanes * std::ceil(tiles / kSumRows);
+  }
+  // Transformed filters are read once, a weight gradient's sums are written and read.
+  at(work, ConvCost::byte) = far_bytes(4 * n_points * c * o) * (pass == ConvPass::grad_weight ? 2 : 1);
+  return work;
 }
 
 double error_bound(int size) { return kWinogradErrorGrowth[static_cast<std::size_t>(size)] * 0x1p-24; }
@@ -98,6 +141,26 @@ double get_error_budget() { return error_budget; }
 void set_batch_invariant(bool is_invariant) { batch_invariant = is_invariant; }
 bool is_batch_invariant() { return batch_invariant; }
 
+const char* conv_cost_name(int index) {
+  constexpr std::array<const char*, kConvCosts> names{"gemm",   "tile",    "outer",   "copy",   "sum",    "product",
+                                                      "byte",   "read2",   "read4",   "read6",  "write2", "write4",
+                                                      "write6", "filter2", "filter4", "filter6"};
+  return names[static_cast<std::size_t>(index)];
+}
+ConvCosts conv_costs(Isa isa) {
+  ConvCosts costs = isa == Isa::avx512 || isa == Isa::generic512 ? kAvx512Costs : kAvx2Costs;
+  const auto& measured = measured_costs[static_cast<std::size_t>(isa)];
+  for (std::size_t i = 0; i < costs.size() && measured[0] > 0; ++i) {
+    costs[i] = measured[i];
+  }
+  return costs;
+}
+void set_conv_costs(Isa isa, const ConvCosts& costs) {
+  for (std::size_t i = 0; i < costs.size(); ++i) {
+    measured_costs[static_cast<std::size_t>(isa)][i] = costs[i];
+  }
+}
+
 int choose_winograd(ConvPass pass, const ConvShape& actual) {
   const ConvAlgorithm algorithm = conv_algorithm();
   if (algorithm == ConvAlgorithm::direct || !winograd_applies(actual)) {
@@ -107,14 +170,13 @@ int choose_winograd(ConvPass pass, const ConvShape& actual) {
     return static_cast<int>(algorithm) - static_cast<int>(ConvAlgorithm::winograd2);
   }
   const ConvShape shape = planned(pass, actual);
-  const auto width = static_cast<double>(kernels().gemm_f32.width);
-  double least = direct_cycles(pass, shape, width);
+  double least = cycles_of(direct_work(pass, shape));
   int chosen = -1;
   for (int size = 0; size < kWinogradSizes; ++size) {
     if (error_bound(size) > get_error_budget()) {
       continue;
     }
-    const double cycles = winograd_cycles(pass, shape, size, width);
+    const double cycles = cycles_of(winograd_work(pass, shape, size));
     if (cycles < least) {
       least = cycles;
       chosen = size;
@@ -133,12 +195,11 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
   };
   std::vector<ConvVerdict> verdicts;
   for (int size = -1; size < kWinogradSizes; ++size) {
+    const ConvCosts work = size < 0 ? direct_work(pass, shape) : applies ? winograd_work(pass, shape, size) : ConvCosts{};
     ConvVerdict verdict{.algorithm = chosen_name(size),
                         .is_chosen = size == chosen,
-                        .flops = 4 * width *
-                                 (size < 0  ? direct_cycles(pass, shape, width)
-                                  : applies ? winograd_cycles(pass, shape, size, width)
-                                            : 0),
+                        .flops = 4 * width * cycles_of(work),
+                        .work = work,
                         .error_bound = size < 0 ? 0 : error_bound(size),
                         .reason = {}};
     if (size >= 0 && !applies) {

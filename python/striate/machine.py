@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 from striate import _core
@@ -24,6 +29,7 @@ __all__ = [
     "reset_counters",
     "thread_count",
     "threads",
+    "tuning",
 ]
 
 
@@ -149,6 +155,84 @@ class precision:  # reads as a function: striate.precision(budget=0)
         budget, is_invariant = self._before
         _core.set_error_budget(budget)
         _core.set_batch_invariant(is_invariant)
+
+
+#: Names the layout of a tuning file; another one is refused.
+TUNING_FORMAT = "striate tuning 1"
+
+
+class tuning:  # reads as a function: striate.machine.tuning("tuning.json")
+    """Let coefficients measured on this machine choose algorithms, for good or for a `with` block.
+
+    Which algorithm runs decides the bits of a result, so a tuning is never loaded unasked.
+
+    Parameters
+    ----------
+    path : str, PathLike or None
+        A file that `striate tune` wrote; None for the shipped coefficients.
+
+    Raises
+    ------
+    OSError
+        The file can't be read.
+    ValueError
+        It is no tuning file, or misses a coefficient. Nothing is changed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        tables = {} if path is None else _read_tuning(path)
+        self._before = _active_tuning[0]
+        _apply_tuning(tables)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _apply_tuning(self._before)
+
+
+#: Instruction set → coefficients in the order of the cost model; empty: as shipped.
+_active_tuning: list[dict[str, list[float]]] = [{}]
+
+
+def _apply_tuning(tables: dict[str, list[float]]) -> None:
+    for name in _core.available_isas():
+        _core.set_conv_costs(name, tables.get(name))
+    _active_tuning[0] = tables
+
+
+def _read_tuning(path: str | os.PathLike[str]) -> dict[str, list[float]]:
+    where = os.fspath(path)
+    hint = "write one with striate tune"
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"tuning: expected JSON in {where}, got {error}; {hint}") from None
+    if not isinstance(content, dict) or content.get("format") != TUNING_FORMAT:
+        raise ValueError(f"tuning: expected a file of format {TUNING_FORMAT!r}, got another in {where}; {hint}")
+    costs = content.get("costs")
+    tables: dict[str, list[float]] = {}
+    for isa_name, table in (costs if isinstance(costs, dict) else {}).items():
+        tables[isa_name] = []
+        for name in _core.conv_costs(active_isa()):
+            value = table.get(name) if isinstance(table, dict) else None
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(
+                    f"tuning: expected a positive number for {name} of {isa_name} in {where}, got {value!r}; {hint}"
+                )
+            tables[isa_name].append(float(value))
+    if not tables:
+        raise ValueError(f"tuning: expected coefficients of an instruction set in {where}, got none; {hint}")
+    return tables
+
+
+def _tuning_hash() -> str:
+    """Return what tells tunings apart: "shipped", or the start of a SHA-256."""
+    if not _active_tuning[0]:
+        return "shipped"
+    return hashlib.sha256(json.dumps(_active_tuning[0], sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +379,7 @@ def explain(
         _core.active_isa(),
         tuple(
             Verdict(name, is_chosen, 1e3 * flops / peak if flops > 0 else None, bound, reason)
-            for name, is_chosen, flops, bound, reason in found
+            for name, is_chosen, flops, bound, reason, _ in found
         ),
     )
 
@@ -330,6 +414,7 @@ def info() -> dict[str, object]:
         "available_isas": _core.available_isas(),
         "threads": _core.thread_count(),
         "executor": _core.executor_name(),
+        "tuning": _tuning_hash(),
         "l1_bytes": l1,
         "l2_bytes": l2,
         "l3_bytes": l3,

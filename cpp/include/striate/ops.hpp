@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "striate/machine.hpp"
 #include "striate/tensor.hpp"
 #include "striate/window.hpp"
 
@@ -47,11 +48,30 @@ inline constexpr std::array<double, 3> kWinogradErrorGrowth{7.1112, 62.651, 508.
 
 enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
 
+// The cost model: the cycles that one core takes are a sum of kinds of work, each with a coefficient.
+//   gemm      pairs of vector multiply-adds of the indirect GEMM
+//   tile      register tiles times taps
+//   outer     pairs of vector multiply-adds of a weight gradient
+//   copy      values that a weight gradient copies first
+//   sum       vectors of its sums that are read and written
+//   product   pairs of vector multiply-adds between Winograd's transforms
+//   byte      bytes of weights or of sums from behind L2
+//   read, write, filter   vectors of channels times tiles (or filters) that F(2×2), F(4×4), F(6×6) transform: of the side
+//             that is read, of the side that is written, of filters
+enum class ConvCost : int { gemm, tile, outer, copy, sum, product, byte, read, write = 10, filter = 13 };
+inline constexpr int kConvCosts = 16;
+using ConvCosts = std::array<double, kConvCosts>;
+[[nodiscard]] const char* conv_cost_name(int index);
+[[nodiscard]] ConvCosts conv_costs(Isa isa);
+// Coefficients measured on this machine in place of the shipped ones; all zero: the shipped ones.
+void set_conv_costs(Isa isa, const ConvCosts& costs);
+
 // What the choice thinks of one algorithm for one convolution.
 struct ConvVerdict {
   const char* algorithm;
   bool is_chosen;
   double flops;        // what one core at its peak could do in the predicted time; 0 where there is no prediction
+  ConvCosts work;      // what the prediction is made of
   double error_bound;  // that it adds to the direct algorithm's, relative to Σ|x||w| over a tile
   std::string reason;
 };

@@ -154,6 +154,35 @@ def info() -> None:
             console.print(f"{name.replace('_', ' '):<16}{shown}", highlight=False, markup=False)
 
 
+@app.command()
+def tune(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("tuning.json"),
+) -> None:
+    """Measure this machine, so that convolutions choose their algorithms by its own times.
+
+    Load the file with striate.machine.tuning. Takes about a minute; the machine should do nothing else.
+    """
+    from rich.progress import Progress
+
+    from striate import machine
+    from striate.apps import tune as tuner
+
+    with _reported():
+        isas = [name for name in machine.available_isas() if name not in ("baseline", "generic512")] or ["baseline"]
+        with Progress(console=console, transient=True) as progress:
+            tasks = {name: progress.add_task(name, total=None) for name in isas}
+            regrets = tuner.tune(
+                out, isas, lambda name, done, total: progress.update(tasks[name], completed=done, total=total)
+            )
+        for name, (before, after) in regrets.items():
+            console.print(
+                f"{name}: choices are {before - 1:.1%} slower than the best ones as shipped, {after - 1:.1%} tuned",
+                highlight=False,
+                markup=False,
+            )
+        console.print(f"wrote {out}; load it with striate.machine.tuning({str(out)!r})", highlight=False, markup=False)
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
