@@ -209,6 +209,19 @@ void transpose(std::ptrdiff_t n_i, std::ptrdiff_t n_k, const void* from, std::pt
   }
 }
 
+// Contract: StreamFn in map.hpp.
+void stream(const void* x, void* y, std::ptrdiff_t n_bytes) {
+  const float* const from = static_cast<const float*>(x);
+  float* const to = static_cast<float*>(y);
+  constexpr std::ptrdiff_t kLine = 16;
+  for (std::ptrdiff_t i = 0; i < n_bytes / 4; i += kLine) {
+#pragma GCC unroll 16
+    for (std::ptrdiff_t j = 0; j < kLine; j += kWidth<float>) {
+      store_stream<float>(to + i + j, load(from + i + j));
+    }
+  }
+}
+
 template <class X>
 void fill_row(CopyFn* row) {
   row[0] = copy<X, float>;
@@ -239,6 +252,7 @@ void fill_copy(KernelTable& table) {
   maps.copy[1][1] = maps.copy[7][7] = move<std::uint64_t>;
   maps.copy[2][2] = maps.copy[3][3] = move<std::uint16_t>;
   maps.copy[4][4] = maps.copy[5][5] = maps.copy[8][8] = move<std::uint8_t>;
+  maps.stream = stream;
   maps.transpose[0] = transpose<std::uint8_t>;
   maps.transpose[1] = transpose<std::uint16_t>;
   maps.transpose[2] = transpose<std::uint32_t>;

@@ -134,10 +134,14 @@ using CopyFn = void (*)(std::ptrdiff_t rows, std::ptrdiff_t n, const void* x, st
 using TransposeFn = void (*)(std::ptrdiff_t n_i, std::ptrdiff_t n_k, const void* x, std::ptrdiff_t x_row, void* y,
                              std::ptrdiff_t y_row);
 
+// Copies bytes past the caches; y is aligned to 64 and n_bytes a multiple of it.
+using StreamFn = void (*)(const void* x, void* y, std::ptrdiff_t n_bytes);
+
 struct MapKernels {
   MapFn map[kMapOps][kMapTypes];  // null where the operator has no such type
   CopyFn copy[9][9];              // [DType of x][DType of y]
   TransposeFn transpose[4];       // [log2 of the item's bytes]
+  StreamFn stream;
 };
 
 // x (P, R, Q) → y (P, Q), y[p][q] = ⊕_r x[p][r][q]. Fixed order for a given geometry and instruction set.

@@ -7,8 +7,10 @@ namespace striate {
 
 template <class T>
 struct ResampleKernels {
-  // y[c] = Σ_t w[t]·x[t][c] in order of t; with `continues` it starts at y.
-  void (*blend)(const T* const* x, const T* w, std::ptrdiff_t n_taps, std::ptrdiff_t channels, T* y, bool continues);
+  // y[c] = Σ_t w[t]·x[t][c] in order of t; with `continues` it starts at y. `streams`: stored past the caches; y is aligned
+  // to 64 bytes and channels fill whole lines.
+  void (*blend)(const T* const* x, const T* w, std::ptrdiff_t n_taps, std::ptrdiff_t channels, T* y, bool continues,
+                bool streams);
 };
 
 }  // namespace striate

@@ -5,7 +5,7 @@
 namespace striate::STRIATE_TARGET {
 namespace {
 
-template <class T, int NV>
+template <class T, int NV, bool kStreams = false>
 STRIATE_INLINE void block(const T* const* x, const T* w, std::ptrdiff_t n_taps, std::ptrdiff_t c, T* y, bool continues) {
   constexpr int W = kWidth<T>;
   Vec<T> sum[NV];
@@ -22,14 +22,28 @@ STRIATE_INLINE void block(const T* const* x, const T* w, std::ptrdiff_t n_taps, 
   }
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) {
-    store(y + c + v * W, sum[v]);
+    if constexpr (kStreams) {
+      store_stream<T>(y + c + v * W, sum[v]);
+    } else {
+      store(y + c + v * W, sum[v]);
+    }
   }
 }
 
 template <class T>
-void blend(const T* const* x, const T* w, std::ptrdiff_t n_taps, std::ptrdiff_t channels, T* y, bool continues) {
+void blend(const T* const* x, const T* w, std::ptrdiff_t n_taps, std::ptrdiff_t channels, T* y, bool continues,
+           bool streams) {
   constexpr int W = kWidth<T>;
   std::ptrdiff_t c = 0;
+  if (streams) {
+    for (; c + 4 * W <= channels; c += 4 * W) {
+      block<T, 4, true>(x, w, n_taps, c, y, continues);
+    }
+    for (; c < channels; c += W) {
+      block<T, 1, true>(x, w, n_taps, c, y, continues);
+    }
+    return;
+  }
   for (; c + 4 * W <= channels; c += 4 * W) {
     block<T, 4>(x, w, n_taps, c, y, continues);
   }

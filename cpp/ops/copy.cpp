@@ -1,4 +1,8 @@
 // Copies: clone, to, relayout. One loop for any strides; transposition by blocks when the inner axes differ.
+#include <algorithm>
+#include <cstring>
+
+#include "machine/memory.hpp"
 #include "ops/map.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -54,6 +58,20 @@ void transpose_into(const Array& dst, const Array& src, const StridedLoop& loop,
 
 }  // namespace
 
+void stream(const std::byte* from, std::byte* to, std::ptrdiff_t n_bytes) {
+  const auto misaligned = static_cast<std::ptrdiff_t>(reinterpret_cast<std::uintptr_t>(to) % kAlignment);
+  const std::ptrdiff_t head = std::min(n_bytes, (kAlignment - misaligned) % kAlignment);
+  const std::ptrdiff_t body = (n_bytes - head) / kAlignment * kAlignment;
+  const std::ptrdiff_t tail = n_bytes - head - body;
+  if (head > 0) {
+    std::memcpy(to, from, static_cast<std::size_t>(head));
+  }
+  kernels().maps.stream(from + head, to + head, body);
+  if (tail > 0) {
+    std::memcpy(to + head + body, from + head + body, static_cast<std::size_t>(tail));
+  }
+}
+
 void copy_into(const Array& dst, const Array& src) {
   const Array from = src.broadcast_to(dst.shape());
   const Array* const operands[] = {&dst, &from};
@@ -69,6 +87,15 @@ void copy_into(const Array& dst, const Array& src) {
       transpose_into(dst, from, loop, k_axis);
       return;
     }
+  }
+  if (dst.dtype() == src.dtype() && loop.step(0) == 1 && loop.step(1) == 1 && loop.size * to_item > kStreamBytes) {
+    for_each_run(loop, kGrain, [&](const std::ptrdiff_t* offset, std::ptrdiff_t rows, std::ptrdiff_t n) {
+      for (std::ptrdiff_t r = 0; r < rows; ++r) {
+        stream(from.bytes() + (offset[1] + r * loop.row(1)) * to_item, dst.bytes() + (offset[0] + r * loop.row(0)) * to_item,
+               n * to_item);
+      }
+    });
+    return;
   }
   const CopyFn copy = kernels().maps.copy[static_cast<int>(src.dtype())][static_cast<int>(dst.dtype())];
   for_each_run(loop, kGrain, [&](const std::ptrdiff_t* offset, std::ptrdiff_t rows, std::ptrdiff_t n) {

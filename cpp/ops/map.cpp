@@ -2,8 +2,10 @@
 // the computing type are gathered strip by strip into the L1 cache on the way.
 #include "ops/map.hpp"
 
+#include <algorithm>
 #include <string_view>
 
+#include "machine/memory.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -24,7 +26,8 @@ constexpr Row kRows[] = {
 #undef STRIATE_ROW
 };
 
-constexpr std::ptrdiff_t kStrip = 512;  // items of a gathered strip: all strips of an op stay in the L1 cache
+constexpr std::ptrdiff_t kLeastStreamedRun = 2048;  // bytes
+constexpr std::ptrdiff_t kStrip = 512;              // items of a gathered strip: all strips of an op stay in the L1 cache
 
 MapType computing_type(const char* op, DType dtype) {
   switch (dtype) {
@@ -59,6 +62,26 @@ DType promote(const char* op, DType a, DType b) {
                     op, ": expected dtypes with a common one, got ", dtype_name(a), " and ", dtype_name(b),
                     "; convert one with .to(...)");
   return item_bytes(a) > item_bytes(b) ? a : b;
+}
+
+// As `fn(run)`, with the result stored past the caches: computed strip by strip into one that stays in L1.
+void run_streaming(MapFn fn, const MapRun& run, int n_inputs, const std::ptrdiff_t* x_item, std::ptrdiff_t y_item) {
+  constexpr std::ptrdiff_t kBytes = 8192;
+  alignas(kAlignment) std::byte strip[kBytes];
+  const std::ptrdiff_t n_strip = kBytes / y_item;
+  for (std::ptrdiff_t r = 0; r < run.rows; ++r) {
+    for (std::ptrdiff_t first = 0; first < run.n; first += n_strip) {
+      MapRun part = run;
+      part.rows = 1;
+      part.n = std::min(n_strip, run.n - first);
+      part.y = strip;
+      for (int k = 0; k < n_inputs; ++k) {
+        part.x[k] = static_cast<const std::byte*>(run.x[k]) + (r * run.x_row[k] + first * run.x_step[k]) * x_item[k];
+      }
+      fn(part);
+      stream(strip, static_cast<std::byte*>(run.y) + (r * run.y_row + first) * y_item, part.n * y_item);
+    }
+  }
 }
 
 }  // namespace
@@ -135,6 +158,12 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
       is_direct = false;
     }
   }
+  std::ptrdiff_t x_item[kMapInputs] = {};
+  for (int k = 0; k < n_inputs; ++k) {
+    x_item[k] = item_bytes(wanted[k]);
+  }
+  const std::ptrdiff_t y_item = item_bytes(result_dtype);
+  const bool streams = y.size() * y_item > kStreamBytes && loop.n() * y_item >= kLeastStreamedRun;
   const CopyFn scatter = kernels().maps.copy[static_cast<int>(kernel_result)][static_cast<int>(result_dtype)];
 
   for_each_run(loop, std::max<std::ptrdiff_t>(1024, kGrain / row.cost),
@@ -145,14 +174,18 @@ Array map(int op, std::span<const Array* const> inputs, double a, double b) {
                  if (is_direct) {
                    run.rows = rows;
                    run.n = n;
-                   run.y = y.bytes() + offset[0] * item_bytes(result_dtype);
+                   run.y = y.bytes() + offset[0] * y_item;
                    run.y_row = loop.row(0);
                    for (int k = 0; k < n_inputs; ++k) {
-                     run.x[k] = x[k].bytes() + offset[k + 1] * item_bytes(wanted[k]);
+                     run.x[k] = x[k].bytes() + offset[k + 1] * x_item[k];
                      run.x_row[k] = loop.row(k + 1);
                      run.x_step[k] = loop.step(k + 1);
                    }
-                   fn(run);
+                   if (streams) {
+                     run_streaming(fn, run, n_inputs, x_item, y_item);
+                   } else {
+                     fn(run);
+                   }
                    return;
                  }
                  alignas(64) std::byte strips[kMapInputs + 1][kStrip * 8];

@@ -32,6 +32,13 @@ struct StridedLoop {
 // Elements in a tile of memory-bound work: 256 KiB of float32, enough to pay for waking a thread.
 inline constexpr std::ptrdiff_t kGrain = 65536;
 
+// A result of more bytes than this does not stay in the caches until it is read: it is stored past them, which saves reading
+// its lines first.
+inline constexpr std::ptrdiff_t kStreamBytes = 16 << 20;
+
+// Copies n_bytes past the caches; the ends that are not whole lines go through them.
+void stream(const std::byte* from, std::byte* to, std::ptrdiff_t n_bytes);
+
 // Calls f(offset, rows, n) until all elements are covered, in parallel; offset[k] is that of operand k, in elements. Tiles
 // have about `grain` elements and depend on the loop only.
 template <class F>

@@ -6,8 +6,10 @@
 #include <cmath>
 
 #include "kernels/table.hpp"
+#include "machine/memory.hpp"
 #include "ops/gather.hpp"
 #include "ops/image.hpp"
+#include "ops/map.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -108,6 +110,8 @@ void run(const Maps& maps, const AxisMap (&axis)[3], const Array& x, const Array
   const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
   const std::ptrdiff_t cost = target.size[2] * target.channels * 4;
   const Partition rows(n_rows, (1 << 16) / std::max<std::ptrdiff_t>(cost, 1));
+  constexpr auto kLine = static_cast<std::ptrdiff_t>(kAlignment / sizeof(T));
+  const bool streams = y.size() * static_cast<std::ptrdiff_t>(sizeof(T)) > kStreamBytes && target.channels % kLine == 0;
   const auto weight = [&](std::size_t i, const AxisMap::Entry& entry) {
     return maps.axis[i].weight[static_cast<std::size_t>(entry.tap)];
   };
@@ -127,7 +131,7 @@ void run(const Maps& maps, const AxisMap (&axis)[3], const Array& x, const Array
             const double outer = weight(0, in_d) * weight(1, in_h);
             for (const AxisMap::Entry& in_w : axis[2].at(w)) {
               if (n_taps == kMaxTaps) {
-                blend(taps, weights, n_taps, target.channels, out, continues);
+                blend(taps, weights, n_taps, target.channels, out, continues, false);
                 continues = true;
                 n_taps = 0;
               }
@@ -136,7 +140,7 @@ void run(const Maps& maps, const AxisMap (&axis)[3], const Array& x, const Array
             }
           }
         }
-        blend(taps, weights, n_taps, target.channels, out, continues);
+        blend(taps, weights, n_taps, target.channels, out, continues, streams && !continues);
       }
     }
   });
