@@ -9,60 +9,82 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import convolution
+import exact
+import memory_ops
 import numpy as np
 
-Array = np.ndarray[Any, Any]
 N_SAMPLES = 64
-WAKING_SECONDS = 0.003
+WAKING_SECONDS, WAKING_CALLS = 0.003, 2
 EVICTING_BYTES = 96 << 20  # more than the last-level cache of a desktop or of a share of a server
 
 
-def inputs(layer: dict[str, Any], batch: int) -> tuple[Array, Array, Array]:
-    """x (N, C, H, W), weight (O, C // groups, P, Q), grad_y (N, O, I, J)."""
-    rng = np.random.default_rng(0)
-    c, o, k, size = layer["in_channels"], layer["out_channels"], layer["kernel_size"], layer["size"]
-    out = (size + 2 * layer["padding"] - layer["dilation"] * (k - 1) - 1) // layer["stride"] + 1
-    fan_in = c // layer["groups"] * k * k
-    return (
-        rng.standard_normal((batch, c, size, size), np.float32),
-        rng.standard_normal((o, c // layer["groups"], k, k), np.float32) / np.float32(fan_in**0.5),
-        rng.standard_normal((batch, o, out, out), np.float32),
-    )
+def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Where results of this shape are looked at, the same for every library."""
+    size = int(np.prod(shape))
+    at = np.unravel_index(np.random.default_rng(1).integers(0, size, N_SAMPLES), shape)
+    return [tuple(map(int, index)) for index in zip(*at, strict=True)]
 
 
-def sample(result: Array) -> list[float]:
-    """Some elements of the result in logical order, and its largest magnitude."""
-    at = np.random.default_rng(1).integers(0, result.size, N_SAMPLES)
-    return [float(np.abs(result).max()), *(float(v) for v in result[np.unravel_index(at, result.shape)])]
+def prepare(peer: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """Have the peer ready for `run`; return samples of each of its results, or that it cannot."""
+    row, pass_, batch = task["row"], task["pass"], task["batch"]
+    is_conv = task["prepare"] == "conv"
+    given = convolution.inputs(row, batch) if is_conv else memory_ops.inputs(row, batch)
+    results = peer.conv(pass_, row, *given) if is_conv else peer.memory_op(pass_, row, *given)
+    if results is None:
+        return {"unable": True}
+    at = [places(result.shape) for result in results]
+    answer: dict[str, Any] = {
+        "samples": [[float(result[index]) for index in indices] for result, indices in zip(results, at, strict=True)],
+        "largest": [float(np.abs(result).max()) for result in results],
+    }
+    if not is_conv:
+        answer["bytes"] = memory_ops.moved_bytes(row, pass_, *given)
+    if task["exact"]:
+        answer["exact"] = (
+            [exact.conv(pass_, row, *given, at[0])] if is_conv else exact.memory_op(pass_, row, *given, at)
+        )
+    return answer
 
 
 def main() -> None:
     library, n_threads = sys.argv[1], int(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w")  # what a library prints does not get between them
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
         peer = importlib.import_module(f"peer_{library.partition('-')[0]}").Peer(library, n_threads)
     except ImportError as error:
-        print(json.dumps({"missing": str(error)}), flush=True)
+        print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
-    print(json.dumps({"version": peer.version}), flush=True)
+    print(json.dumps({"version": peer.version}), file=answers, flush=True)
     evicting = np.array_split(np.zeros(EVICTING_BYTES // 4, np.float32), n_threads)
     pool = ThreadPoolExecutor(n_threads)
     for line in sys.stdin:
         task = json.loads(line)
         answer: dict[str, Any] = {}
         if "prepare" in task:
-            x, weight, grad_y = inputs(task["layer"], task["batch"])
-            answer["sample"] = sample(np.asarray(peer.prepare(task["prepare"], task["layer"], x, weight, grad_y)))
+            answer = prepare(peer, task)
+        elif "machine" in task:
+            answer = peer.machine()
         elif "limits" in task:
             answer = peer.limits()
+        elif "streams" in task:
+            answer = peer.streams(task["streams"])
         else:
-            wake = time.perf_counter() + WAKING_SECONDS  # the process was stopped: its threads wake up
-            while time.perf_counter() < wake:
+            wake = (
+                time.perf_counter() + WAKING_SECONDS
+            )  # the process was stopped: its threads wake up, its data come back
+            n_waking = 0
+            while time.perf_counter() < wake or n_waking < WAKING_CALLS:
                 peer.run()
+                n_waking += 1
             answer["seconds"] = []
             for _ in range(task["count"]):
                 if task["cold"]:
@@ -70,7 +92,7 @@ def main() -> None:
                 begin = time.perf_counter()
                 peer.run()
                 answer["seconds"].append(time.perf_counter() - begin)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
