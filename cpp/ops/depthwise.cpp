@@ -10,6 +10,7 @@
 #include "kernels/table.hpp"
 #include "machine/memory.hpp"
 #include "ops/gather.hpp"
+#include "ops/grouped.hpp"
 #include "ops/image.hpp"
 #include "ops/map.hpp"
 
@@ -25,6 +26,12 @@ struct Maps {
   Window window;
 };
 
+Window window_of(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
+  WindowParams window_params = params.window;
+  window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
+  return make_window(op, spatial(x_shape), window_params);
+}
+
 Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
   check(
       x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
@@ -33,10 +40,8 @@ Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_sha
       ": expected a weight of C/groups input channels a group and outputs a multiple of the channels of x, got x of shape ",
       to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
       "; use a general convolution");
-  WindowParams window_params = params.window;
-  window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
   Maps maps;
-  maps.window = make_window(op, spatial(x_shape), window_params);
+  maps.window = window_of(op, x_shape, weight_shape, params);
   for (std::size_t i = 0; i < 3; ++i) {
     maps.forward.axis[i] = window_map(maps.window.axis[i]);
   }
@@ -259,13 +264,11 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
   each_weight<T>(grad_weight, false, [&](T& value, std::ptrdiff_t at) { value = partial[at]; });
 }
 
-}  // namespace
-
-bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+// Whether the kernels of depthwise.isa.cpp take the groups: one input channel a group, or few enough that groups share
+// vectors.
+bool shares_vectors(DType dtype, const Extents& weight_shape, std::ptrdiff_t groups) {
   const std::ptrdiff_t group = weight_shape[1];
-  if (groups < 2 || channels != groups * group) {
-    return false;
-  }
+  const std::ptrdiff_t channels = groups * group;
   if (group == 1) {
     return weight_shape[0] % channels == 0;
   }
@@ -273,7 +276,17 @@ bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weig
   return (group == 2 || group == 4 || group == 8) && group <= width && weight_shape[0] == channels && channels % width == 0;
 }
 
+}  // namespace
+
+bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+  return groups > 1 && channels == groups * weight_shape[1] &&
+         (shares_vectors(dtype, weight_shape, groups) || grouped_applies(weight_shape, groups));
+}
+
 Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+  if (!shares_vectors(x.dtype(), weight.shape(), params.groups)) {
+    return grouped_conv(x, weight, fused, window_of(op, x.shape(), weight.shape(), params), params.groups);
+  }
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x.shape(), weight.shape(), params);
@@ -294,6 +307,9 @@ Array depthwise_conv(const char* op, const Array& x, const Array& weight, const 
 
 Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
                                 const ConvParams& params) {
+  if (!shares_vectors(grad_y.dtype(), weight.shape(), params.groups)) {
+    return grouped_conv_grad_input(grad_y, weight, x_shape, window_of(op, x_shape, weight.shape(), params), params.groups);
+  }
   return dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x_shape, weight.shape(), params);
@@ -315,6 +331,9 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
 
 Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
                                  const ConvParams& params) {
+  if (!shares_vectors(x.dtype(), weight_shape, params.groups)) {
+    return grouped_conv_grad_weight(grad_y, x, weight_shape, window_of(op, x.shape(), weight_shape, params), params.groups);
+  }
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x.shape(), weight_shape, params);
