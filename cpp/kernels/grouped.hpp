@@ -5,7 +5,7 @@
 
 namespace striate {
 
-inline constexpr int kMostGroupedRows = 12;
+inline constexpr int kMostGroupedRows = 16;
 inline constexpr int kMostGroupedVectors = 2;
 
 // y[m·ld + n] += Σ_l Σ_j x[l·x_line + j·x_pixel + m]·g[l·g_line + j·g_pixel + n] for the tile's rows m and lanes n: an outer
@@ -26,8 +26,8 @@ struct GroupedLines {
 
 template <class T>
 struct GroupedKernels {
-  int rows;                                                                                     // of the full tile
-  int vectors;                                                                                  // of the full tile
+  int rows[kMostGroupedVectors];  // of the full tile, by its vectors − 1
+  int vectors;                    // of the full tile
   void (*outer[kMostGroupedRows][kMostGroupedVectors])(const GroupedLines<T>& lines) noexcept;  // [rows − 1][vectors − 1]
 };
 

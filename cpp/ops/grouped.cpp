@@ -212,9 +212,10 @@ void run_product(const Product<T>& product) {
   const Partition of_groups(groups,
                             static_cast<std::ptrdiff_t>(aimed / (flops * static_cast<double>(std::min(block, n_rows)))));
   const Partition of_rows(
-      n_rows, std::max<std::ptrdiff_t>(
-                  1, static_cast<std::ptrdiff_t>(aimed / (flops * static_cast<double>(of_groups.part))) / block) *
-                  block);
+      n_rows,
+      std::max<std::ptrdiff_t>(
+          1, static_cast<std::ptrdiff_t>(aimed / (flops * static_cast<double>(std::min(of_groups.part, groups)))) / block) *
+          block);
   const std::ptrdiff_t channels = groups * any.k;
   const Buffer<T> zero(channels);
   std::fill_n(zero.data(), channels, T(0));
@@ -281,10 +282,11 @@ struct Slab {
   std::ptrdiff_t end;
 };
 
-// Copies `channels` of lines [begin, end) of x, from the given one on, into [line][pixel][panel].
+// Copies `channels` of lines [begin, end) of x, from the given one on, into panels [line][pixel][panel], panel_stride apart.
 template <class T>
 void copy_lines(const Array& x, std::ptrdiff_t image, std::ptrdiff_t d, std::ptrdiff_t begin, std::ptrdiff_t end,
-                std::ptrdiff_t first, std::ptrdiff_t channels, std::ptrdiff_t panel, const T** pixels, T* out) {
+                std::ptrdiff_t first, std::ptrdiff_t channels, std::ptrdiff_t panel, std::ptrdiff_t panel_stride,
+                const T** pixels, T* out) {
   const Image view(x);
   const T** next = pixels;
   for (std::ptrdiff_t h = begin; h < end; ++h) {
@@ -292,7 +294,7 @@ void copy_lines(const Array& x, std::ptrdiff_t image, std::ptrdiff_t d, std::ptr
       *next++ = x.data<T>() + view.at(image, d, h, w);
     }
   }
-  (void)kernels().gemm<T>().pack_lanes(pixels, first, next - pixels, channels, panel, 0, out);
+  (void)kernels().gemm<T>().pack_lanes(pixels, first, next - pixels, channels, panel, panel_stride, out);
 }
 
 // How a weight gradient is cut.
@@ -304,13 +306,25 @@ struct OuterPlan {
   std::ptrdiff_t o_panel;
   std::ptrdiff_t lines;    // of outputs in a slab
   std::ptrdiff_t x_lines;  // that a slab reads
+  std::ptrdiff_t groups;   // copied at once, so that runs of whole lines of memory are read
+
+  [[nodiscard]] std::ptrdiff_t x_panel() const { return x_lines * window.axis[2].in * c_panel; }
+  [[nodiscard]] std::ptrdiff_t g_panel() const { return lines * window.axis[2].out * o_panel; }
+  [[nodiscard]] std::ptrdiff_t n_sums() const { return window.n_taps() * c * o_panel; }  // of a group
 };
 
 template <class T>
-OuterPlan plan_outer(const Window& window, std::ptrdiff_t c, std::ptrdiff_t o) {
+OuterPlan plan_outer(const Window& window, std::ptrdiff_t c, std::ptrdiff_t o, std::ptrdiff_t groups) {
   const std::ptrdiff_t lanes = kernels().gemm<T>().width;
   const auto round_up = [&](std::ptrdiff_t n) { return (n + lanes - 1) / lanes * lanes; };
-  OuterPlan plan{.window = window, .c = c, .o = o, .c_panel = round_up(c), .o_panel = round_up(o), .lines = 1, .x_lines = 1};
+  OuterPlan plan{.window = window,
+                 .c = c,
+                 .o = o,
+                 .c_panel = round_up(c),
+                 .o_panel = round_up(o),
+                 .lines = 1,
+                 .x_lines = 1,
+                 .groups = 1};
   const WindowAxis& height = window.axis[1];
   const WindowAxis& width = window.axis[2];
   const std::ptrdiff_t line = height.stride * width.in * plan.c_panel + width.out * plan.o_panel;
@@ -318,54 +332,80 @@ OuterPlan plan_outer(const Window& window, std::ptrdiff_t c, std::ptrdiff_t o) {
   const std::ptrdiff_t least = (height.reach() - height.stride) * width.in * plan.c_panel;
   plan.lines = std::clamp<std::ptrdiff_t>((fit - least) / std::max<std::ptrdiff_t>(line, 1),
                                           std::min<std::ptrdiff_t>(4, height.out), std::max<std::ptrdiff_t>(height.out, 1));
+  if (c == plan.c_panel && o == plan.o_panel) {
+    constexpr std::ptrdiff_t kRun = 64;  // values
+    plan.groups = std::clamp<std::ptrdiff_t>(kRun / std::min(c, o), 1, groups);
+  }
   plan.x_lines = std::min(height.in, (plan.lines - 1) * height.stride + height.reach());
   return plan;
 }
 
-// sums[tap][c][o_panel] += the products of one slab and one group.
+// sums[tap][c][o_panel] += the products of some lines that were copied, for one group and one tap of the first axis.
 template <class T>
-void add_slab(const OuterPlan& plan, const AxisMap& depths, const Slab& slab, const Array& x, const Array& grad_y,
-              std::ptrdiff_t group, const T** pixels, T* x_lines, T* g_lines, T* sums) {
+void add_lines(const OuterPlan& plan, const Slab& slab, std::ptrdiff_t tap_d, std::ptrdiff_t first, const T* x,
+               const T* grad_y, T* sums) {
   const GroupedKernels<T>& kernel = kernels().grouped<T>();
   const std::ptrdiff_t lanes = kernels().gemm<T>().width;
   const WindowAxis& height = plan.window.axis[1];
   const WindowAxis& width = plan.window.axis[2];
-  copy_lines<T>(grad_y, slab.image, slab.d, slab.begin, slab.end, group * plan.o, plan.o, plan.o_panel, pixels, g_lines);
+  const std::ptrdiff_t n_vectors = plan.o_panel / lanes;
+  for (std::ptrdiff_t p = 0; p < height.kernel; ++p) {
+    const WindowAxis::Range rows = height.outputs_inside(p);
+    const std::ptrdiff_t h = std::max(rows.begin, slab.begin);
+    const std::ptrdiff_t n_lines = std::min(rows.end, slab.end) - h;
+    for (std::ptrdiff_t q = 0; q < width.kernel && n_lines > 0; ++q) {
+      const WindowAxis::Range columns = width.outputs_inside(q);
+      const std::ptrdiff_t tap = (tap_d * height.kernel + p) * width.kernel + q;
+      const T* const from =
+          x + ((height.position(h, p) - first) * width.in + width.position(columns.begin, q)) * plan.c_panel;
+      const T* const grad = grad_y + ((h - slab.begin) * width.out + columns.begin) * plan.o_panel;
+      for (std::ptrdiff_t vector = 0; vector < n_vectors && columns.begin < columns.end; vector += kernel.vectors) {
+        const auto vectors = static_cast<std::size_t>(std::min<std::ptrdiff_t>(kernel.vectors, n_vectors - vector));
+        const std::ptrdiff_t n_row_parts = (plan.c + kernel.rows[vectors - 1] - 1) / kernel.rows[vectors - 1];
+        for (std::ptrdiff_t part = 0; part < n_row_parts; ++part) {
+          const std::ptrdiff_t m = part * plan.c / n_row_parts;
+          const std::ptrdiff_t n_rows = (part + 1) * plan.c / n_row_parts - m;
+          kernel.outer[n_rows - 1][vectors - 1]({.x = from + m,
+                                                 .x_line = height.stride * width.in * plan.c_panel,
+                                                 .x_pixel = width.stride * plan.c_panel,
+                                                 .g = grad + vector * lanes,
+                                                 .g_line = width.out * plan.o_panel,
+                                                 .g_pixel = plan.o_panel,
+                                                 .n_lines = n_lines,
+                                                 .n = columns.end - columns.begin,
+                                                 .y = sums + (tap * plan.c + m) * plan.o_panel + vector * lanes,
+                                                 .ld = plan.o_panel});
+        }
+      }
+    }
+  }
+}
+
+// Scratch of a worker.
+template <class T>
+struct Copies {
+  const T** pixels;
+  T* x;       // [group][line][pixel][c_panel]
+  T* grad_y;  // [group][line][pixel][o_panel]
+};
+
+// Adds the products of one slab to the sums of groups [begin, end), which are sums_step apart.
+template <class T>
+void add_slab(const OuterPlan& plan, const AxisMap& depths, const Slab& slab, const Array& x, const Array& grad_y,
+              std::ptrdiff_t begin, std::ptrdiff_t end, const Copies<T>& copies, T* sums, std::ptrdiff_t sums_step) {
+  const WindowAxis& height = plan.window.axis[1];
+  const std::ptrdiff_t n_groups = end - begin;
+  copy_lines<T>(grad_y, slab.image, slab.d, slab.begin, slab.end, begin * plan.o, n_groups * plan.o, plan.o_panel,
+                plan.g_panel(), copies.pixels, copies.grad_y);
   const std::ptrdiff_t first = std::clamp<std::ptrdiff_t>(height.position(slab.begin, 0), 0, height.in);
   const std::ptrdiff_t last =
       std::clamp<std::ptrdiff_t>(height.position(slab.end - 1, height.kernel - 1) + 1, first, height.in);
-  const std::ptrdiff_t n_row_parts = (plan.c + kernel.rows - 1) / kernel.rows;
-  const std::ptrdiff_t n_vectors = plan.o_panel / lanes;
   for (const AxisMap::Entry& in_d : depths.at(slab.d)) {
-    copy_lines<T>(x, slab.image, in_d.source, first, last, group * plan.c, plan.c, plan.c_panel, pixels, x_lines);
-    for (std::ptrdiff_t p = 0; p < height.kernel; ++p) {
-      const WindowAxis::Range rows = height.outputs_inside(p);
-      const std::ptrdiff_t h = std::max(rows.begin, slab.begin);
-      const std::ptrdiff_t n_lines = std::min(rows.end, slab.end) - h;
-      for (std::ptrdiff_t q = 0; q < width.kernel && n_lines > 0; ++q) {
-        const WindowAxis::Range columns = width.outputs_inside(q);
-        const std::ptrdiff_t tap = (in_d.tap * height.kernel + p) * width.kernel + q;
-        const T* const from =
-            x_lines + ((height.position(h, p) - first) * width.in + width.position(columns.begin, q)) * plan.c_panel;
-        const T* const grad = g_lines + ((h - slab.begin) * width.out + columns.begin) * plan.o_panel;
-        for (std::ptrdiff_t vector = 0; vector < n_vectors && columns.begin < columns.end; vector += kernel.vectors) {
-          const std::ptrdiff_t vectors = std::min<std::ptrdiff_t>(kernel.vectors, n_vectors - vector);
-          for (std::ptrdiff_t part = 0; part < n_row_parts; ++part) {
-            const std::ptrdiff_t m = part * plan.c / n_row_parts;
-            const std::ptrdiff_t rows_here = (part + 1) * plan.c / n_row_parts - m;
-            kernel.outer[rows_here - 1][vectors - 1]({.x = from + m,
-                                                      .x_line = height.stride * width.in * plan.c_panel,
-                                                      .x_pixel = width.stride * plan.c_panel,
-                                                      .g = grad + vector * lanes,
-                                                      .g_line = width.out * plan.o_panel,
-                                                      .g_pixel = plan.o_panel,
-                                                      .n_lines = n_lines,
-                                                      .n = columns.end - columns.begin,
-                                                      .y = sums + (tap * plan.c + m) * plan.o_panel + vector * lanes,
-                                                      .ld = plan.o_panel});
-          }
-        }
-      }
+    copy_lines<T>(x, slab.image, in_d.source, first, last, begin * plan.c, n_groups * plan.c, plan.c_panel, plan.x_panel(),
+                  copies.pixels, copies.x);
+    for (std::ptrdiff_t group = 0; group < n_groups; ++group) {
+      add_lines<T>(plan, slab, in_d.tap, first, copies.x + group * plan.x_panel(), copies.grad_y + group * plan.g_panel(),
+                   sums + group * sums_step);
     }
   }
 }
@@ -376,43 +416,48 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
   constexpr std::ptrdiff_t kTasksAimed = 32;
   constexpr std::ptrdiff_t kMostSums = 1 << 20;  // values of partial sums
   const Image target(grad_y);
-  const OuterPlan plan = plan_outer<T>(window, grad_weight.shape(1), grad_weight.shape(0) / groups);
+  const OuterPlan plan = plan_outer<T>(window, grad_weight.shape(1), grad_weight.shape(0) / groups, groups);
   const AxisMap depths = window_map(window.axis[0]);
-  const std::ptrdiff_t n_taps = window.n_taps();
-  const std::ptrdiff_t n_sums = n_taps * plan.c * plan.o_panel;  // of a group
+  const std::ptrdiff_t n_sums = plan.n_sums();
   const Partition slabs(target.size[1], plan.lines);
   const std::ptrdiff_t n_slabs = target.n * target.size[0] * slabs.n_parts;
-  const std::ptrdiff_t most_parts =
-      std::max<std::ptrdiff_t>(1, std::min(kTasksAimed / groups, kMostSums / std::max<std::ptrdiff_t>(1, groups * n_sums)));
+  const Partition blocks(groups, plan.groups);
+  const std::ptrdiff_t most_parts = std::max<std::ptrdiff_t>(
+      1, std::min(kTasksAimed / blocks.n_parts, kMostSums / std::max<std::ptrdiff_t>(1, groups * n_sums)));
   const Partition parts(n_slabs, (n_slabs + most_parts - 1) / most_parts);
   const std::ptrdiff_t n_parts = std::max<std::ptrdiff_t>(1, parts.n_parts);
   const int n_workers = thread_count();
-  const std::ptrdiff_t n_x = plan.x_lines * window.axis[2].in;  // pixels
-  const std::ptrdiff_t n_g = plan.lines * window.axis[2].out;
-  const std::ptrdiff_t n_scratch = n_x * plan.c_panel + n_g * plan.o_panel;
+  const std::ptrdiff_t n_pixels = std::max(plan.x_lines * window.axis[2].in, plan.lines * window.axis[2].out);
+  const std::ptrdiff_t n_scratch = plan.groups * (plan.x_panel() + plan.g_panel());
   const Buffer<T> sums(groups * n_parts * n_sums);  // [group][part][tap][c][o_panel]
   const Buffer<T> scratch(n_workers * n_scratch);
-  const Buffer<const T*> pixels(n_workers * std::max(n_x, n_g));
+  const Buffer<const T*> pixels(n_workers * n_pixels);
   parallel_for(
-      groups * n_parts,
+      blocks.n_parts * n_parts,
       [&](std::ptrdiff_t task, int worker) {
-        const std::ptrdiff_t group = task / n_parts;
-        T* const sum = sums.data() + task * n_sums;
-        std::fill_n(sum, n_sums, T(0));
-        T* const x_lines = scratch.data() + worker * n_scratch;
-        for (std::ptrdiff_t i = parts.begin(task % n_parts); i < parts.end(task % n_parts); ++i) {
+        const std::ptrdiff_t begin = blocks.begin(task / n_parts);
+        const std::ptrdiff_t end = blocks.end(task / n_parts);
+        const std::ptrdiff_t part = task % n_parts;
+        T* const sum = sums.data() + (begin * n_parts + part) * n_sums;
+        for (std::ptrdiff_t group = 0; group < end - begin; ++group) {
+          std::fill_n(sum + group * n_parts * n_sums, n_sums, T(0));
+        }
+        T* const copies = scratch.data() + worker * n_scratch;
+        for (std::ptrdiff_t i = parts.begin(part); i < parts.end(part); ++i) {
           const std::ptrdiff_t at = i / slabs.n_parts;
-          const Slab slab{.image = at / target.size[0],
-                          .d = at % target.size[0],
-                          .begin = slabs.begin(i % slabs.n_parts),
-                          .end = slabs.end(i % slabs.n_parts)};
-          add_slab<T>(plan, depths, slab, x, grad_y, group, pixels.data() + worker * std::max(n_x, n_g), x_lines,
-                      x_lines + n_x * plan.c_panel, sum);
+          add_slab<T>(
+              plan, depths,
+              {.image = at / target.size[0],
+               .d = at % target.size[0],
+               .begin = slabs.begin(i % slabs.n_parts),
+               .end = slabs.end(i % slabs.n_parts)},
+              x, grad_y, begin, end,
+              {.pixels = pixels.data() + worker * n_pixels, .x = copies, .grad_y = copies + plan.groups * plan.x_panel()},
+              sum, n_parts * n_sums);
         }
       },
       n_workers);
   // Part i + step is added to part i, for step 1, 2, 4, …, and the sums are written in the weight's order.
-  const Image filter(grad_weight);
   parallel_for(groups, [&](std::ptrdiff_t group) {
     T* const sum = sums.data() + group * n_parts * n_sums;
     for (std::ptrdiff_t step = 1; step < n_parts; step *= 2) {
@@ -422,7 +467,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
     }
     for (std::ptrdiff_t o = 0; o < plan.o; ++o) {
       T* const to = grad_weight.data<T>() + (group * plan.o + o) * grad_weight.stride(0);
-      for (std::ptrdiff_t t = 0; t < n_taps * plan.c; ++t) {
+      for (std::ptrdiff_t t = 0; t < window.n_taps() * plan.c; ++t) {
         to[t] = sum[t * plan.o_panel + o];
       }
     }
