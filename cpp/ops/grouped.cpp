@@ -1,9 +1,9 @@
 // Convolution of groups: y[n,g·O+o,i] = bias[g·O+o] + Σ_p Σ_c x[n, g·C+c, i·s + p·d − pad]·weight[g·O+o,c,p].
 //
 // Forward and data gradient run the GEMM's tiles. The pixels that a tile reads lie at the same places for every group, but
-// for an offset: their pointers are found once, and a tile of pixels takes all groups in turn. (A GEMM a group, which
-// finds them again for products of 144 values, takes 1.1 to 1.5 times as long.) The weight gradient copies a group's channels of some
-// lines of x and grad_y into L1, where they are neighbours, and multiplies them tap by tap.
+// for an offset: their pointers are found once, and a tile of pixels takes all groups in turn. (A GEMM a group, which finds
+// them again for products of 144 values, takes 1.1 to 1.5 times as long.) The weight gradient copies some groups' channels
+// of some lines of x and grad_y, so that a group's are neighbours in L1, and multiplies them tap by tap.
 #include "ops/grouped.hpp"
 
 #include <algorithm>
