@@ -22,9 +22,10 @@ struct DepthwiseEpilogue {
 template <class T>
 struct DepthwiseLines {
   const T* const* x;  // [n_lines] pointers to pixel 0 of a line; pixels are `pixel` apart
-  const T* const* w;  // [n_lines] pointers to tap 0; taps are w_step apart
+  const T* const* w;  // [n_lines] pointers to tap 0; taps are w_step apart, the channels of a group w_turn
   std::ptrdiff_t n_lines;
   std::ptrdiff_t w_step;
+  std::ptrdiff_t w_turn;
   std::ptrdiff_t taps;
   std::ptrdiff_t stride;
   std::ptrdiff_t pad;
@@ -37,11 +38,35 @@ struct DepthwiseLines {
   const DepthwiseEpilogue<T>* epilogue;
 };
 
+// The weights' gradient from n_rows rows of n pixels of g; the windows are those of DepthwiseLines:
+// grad_w[l][q][c] += Σ_r Σ_j x[r][l][j·stride + q − pad][c]·g[r][j][c]
+template <class T>
+struct DepthwiseRows {
+  const T* const* x;  // [n_rows][n_lines] pointers to pixel 0 of a line
+  const T* const* g;  // [n_rows] pointers to pixel 0; pixels are g_step apart
+  std::ptrdiff_t n_rows;
+  std::ptrdiff_t n_lines;
+  std::ptrdiff_t taps;
+  std::ptrdiff_t stride;
+  std::ptrdiff_t pad;
+  std::ptrdiff_t in;
+  std::ptrdiff_t pixel;
+  std::ptrdiff_t n;
+  std::ptrdiff_t g_step;
+  std::ptrdiff_t channels;
+  T* const* grad_w;  // [n_lines] pointers to [taps][channels]
+};
+
 template <class T>
 struct DepthwiseKernels {
   // Whether `lines` takes rows of n outputs.
   bool (*has_lines)(std::ptrdiff_t taps, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels);
   void (*lines)(const DepthwiseLines<T>& lines);
+  // The transpose of stride 2, where has_lines holds: y[j][c] = Σ_t Σ_q x[t][(j + pad − q) / 2][c]·w[t][q][c] over the taps
+  // q for which that is a pixel.
+  void (*lines_transposed)(const DepthwiseLines<T>& lines);
+  // For groups of one channel, 5 taps and stride 1 or 2, any number of channels from a vector on; null for others.
+  void (*rows_grad_weight)(const DepthwiseRows<T>& rows);
   // y[j][c] = Σ_t x[t][j][c]·w[t][c], one chain of fused multiply-adds in order of t. With `continues` it starts at y; with
   // an epilogue the result is clamp(Σ + bias).
   void (*row)(const T* const* x,  // [n_taps] pointers to n pixels, x_step apart

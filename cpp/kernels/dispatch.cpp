@@ -17,6 +17,7 @@
   X(fill_depthwise)              \
   X(fill_elementary)             \
   X(fill_gemm)                   \
+  X(fill_grouped)                \
   X(fill_norm)                   \
   X(fill_optim)                  \
   X(fill_pool)                   \

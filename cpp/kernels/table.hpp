@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/depthwise.hpp"
+#include "kernels/grouped.hpp"
 #include "kernels/map.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/optim.hpp"
@@ -77,6 +78,8 @@ struct KernelTable {
   GemmKernels<double> gemm_f64;
   DepthwiseKernels<float> depthwise_f32[4];  // by groups of 1, 2, 4, 8 channels; null where a vector is narrower
   DepthwiseKernels<double> depthwise_f64[4];
+  GroupedKernels<float> grouped_f32;
+  GroupedKernels<double> grouped_f64;
   NormKernels<float> norm_f32;
   NormKernels<double> norm_f64;
   PoolKernels<float> pool_f32;
@@ -106,6 +109,14 @@ struct KernelTable {
       return depthwise_f32[i];
     } else {
       return depthwise_f64[i];
+    }
+  }
+  template <class T>
+  [[nodiscard]] const GroupedKernels<T>& grouped() const {
+    if constexpr (sizeof(T) == 4) {
+      return grouped_f32;
+    } else {
+      return grouped_f64;
     }
   }
   template <class T>

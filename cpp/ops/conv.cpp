@@ -665,7 +665,7 @@ std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Exten
              .work = {},
              .error_bound = 0,
              .reason = is_depthwise ? "every channel is a group of its own: memory, not arithmetic, sets the time"
-                                    : "groups narrower than a vector share one"}};
+                                    : "groups of few channels share a vector, or the pixels of a tile"}};
   }
   return explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
 }

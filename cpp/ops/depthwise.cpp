@@ -10,8 +10,10 @@
 #include "kernels/table.hpp"
 #include "machine/memory.hpp"
 #include "ops/gather.hpp"
+#include "ops/grouped.hpp"
 #include "ops/image.hpp"
 #include "ops/map.hpp"
+#include "striate/machine.hpp"
 
 namespace striate {
 namespace {
@@ -25,6 +27,12 @@ struct Maps {
   Window window;
 };
 
+Window window_of(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
+  WindowParams window_params = params.window;
+  window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
+  return make_window(op, spatial(x_shape), window_params);
+}
+
 Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
   check(
       x_shape.rank() >= 3 && x_shape.rank() <= 5 && weight_shape.rank() == x_shape.rank() &&
@@ -33,10 +41,8 @@ Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_sha
       ": expected a weight of C/groups input channels a group and outputs a multiple of the channels of x, got x of shape ",
       to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
       "; use a general convolution");
-  WindowParams window_params = params.window;
-  window_params.kernel_size.assign(weight_shape.begin() + 2, weight_shape.end());
   Maps maps;
-  maps.window = make_window(op, spatial(x_shape), window_params);
+  maps.window = window_of(op, x_shape, weight_shape, params);
   for (std::size_t i = 0; i < 3; ++i) {
     maps.forward.axis[i] = window_map(maps.window.axis[i]);
   }
@@ -122,52 +128,76 @@ void pack_weight(const Array& weight, bool transposes, T* packed) {
   each_weight<T>(weight, transposes, [&](const T& value, std::ptrdiff_t at) { packed[at] = value; });
 }
 
-// Rows of y whose windows are lines of neighbouring taps, edges included. `reverses`: the data gradient of stride 1, which
-// reads the taps from last to first. Returns false where there is no kernel for them.
+// What a row of y is to a row of x.
+enum class Reach { forward, grad_input };
+
+// Rows of y whose windows are lines of neighbouring taps, edges included. The data gradient of stride 1 reads the taps from
+// last to first. Returns false where there is no kernel for them.
 template <class T>
-bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, bool reverses, const Array& x,
+bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
                const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
   const Image source(x);
   const Image target(y);
   const DepthwiseKernels<T>& kernel = kernels().depthwise<T>(group);
   const std::ptrdiff_t channels = source.channels;
-  if (width.dilation > 1 || (reverses && width.stride > 1) ||
-      !kernel.has_lines(width.kernel, width.stride, target.size[2], channels) ||
+  if (width.dilation > 1 || !kernel.has_lines(width.kernel, width.stride, target.size[2], channels) ||
       plan.axis[0].n_taps * plan.axis[1].n_taps > kMaxTaps) {
     return false;
   }
-  constexpr std::ptrdiff_t kTileCost = 1 << 16;  // multiply-adds
-  const std::ptrdiff_t n_taps = plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel * group;
-  const Partition rows(target.n * target.size[0] * target.size[1], kTileCost / (target.size[2] * channels * n_taps) + 1);
+  const bool transposes = reach == Reach::grad_input && width.stride > 1;
+  const bool reverses = reach == Reach::grad_input && width.stride == 1;
+  const auto run = transposes ? kernel.lines_transposed : kernel.lines;
+  constexpr std::ptrdiff_t kLeastTaskCost = 1 << 16;  // multiply-adds
+  constexpr std::ptrdiff_t kMostTaskCost = 1 << 20;
+  constexpr std::ptrdiff_t kTasksAimed = 64;
+  const std::ptrdiff_t row_cost =
+      target.size[2] * channels * plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel * group;
+  const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
+  const std::ptrdiff_t cost = std::clamp(n_rows * row_cost / kTasksAimed, kLeastTaskCost, kMostTaskCost);
+  const Partition rows(n_rows, cost / std::max<std::ptrdiff_t>(1, row_cost) + 1);
+  // Channels go by blocks, so that the lines of one row of y are in L1 for the next; narrow blocks lose more than that
+  // brings (32 of 32 channels at 112×112: 1.7 ms, twice 16: 2.1).
+  const std::ptrdiff_t line =
+      (plan.axis[0].n_taps * plan.axis[1].n_taps * source.size[2] + target.size[2]) * static_cast<std::ptrdiff_t>(sizeof(T));
+  constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
+  const std::ptrdiff_t fit = cache_sizes().l1_bytes * 3 / 4 / line / kLine * kLine;
+  const Partition blocks(channels, fit < 2 * kLine ? channels : fit);
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const T* pixels[kMaxTaps];
     const T* weights[kMaxTaps];
-    for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
-      const std::ptrdiff_t h = row % target.size[1];
-      const std::ptrdiff_t d = row / target.size[1] % target.size[0];
-      const std::ptrdiff_t image = row / target.size[1] / target.size[0];
-      std::ptrdiff_t n_lines = 0;
-      for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
-        for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
-          const std::ptrdiff_t first = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel;
-          pixels[n_lines] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0);
-          weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * group * channels;
+    for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
+      // The last block is a vector wide at least: it overlaps, and computes the same.
+      const std::ptrdiff_t c = std::max<std::ptrdiff_t>(0, std::min(blocks.begin(block), channels - kLine));
+      DepthwiseEpilogue<T> here = epilogue;
+      here.bias = epilogue.bias != nullptr ? epilogue.bias + c : nullptr;
+      for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
+        const std::ptrdiff_t h = row % target.size[1];
+        const std::ptrdiff_t d = row / target.size[1] % target.size[0];
+        const std::ptrdiff_t image = row / target.size[1] / target.size[0];
+        std::ptrdiff_t n_lines = 0;
+        for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
+          for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
+            const std::ptrdiff_t first = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel;
+            pixels[n_lines] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0) + c;
+            weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * group * channels + c;
+          }
         }
+        run({.x = pixels,
+             .w = weights,
+             .n_lines = n_lines,
+             .w_step = reverses ? -group * channels : group * channels,
+             .w_turn = channels,
+             .taps = width.kernel,
+             .stride = width.stride,
+             .pad = reverses ? width.kernel - 1 - width.pad_begin : width.pad_begin,
+             .in = source.size[2],
+             .pixel = source.stride[2],
+             .n = target.size[2],
+             .channels = blocks.end(block) - c,
+             .y = y.data<T>() + target.at(image, d, h, 0) + c,
+             .y_step = target.stride[2],
+             .epilogue = &here});
       }
-      kernel.lines({.x = pixels,
-                    .w = weights,
-                    .n_lines = n_lines,
-                    .w_step = reverses ? -group * channels : group * channels,
-                    .taps = width.kernel,
-                    .stride = width.stride,
-                    .pad = reverses ? width.kernel - 1 - width.pad_begin : width.pad_begin,
-                    .in = source.size[2],
-                    .pixel = source.stride[2],
-                    .n = target.size[2],
-                    .channels = channels,
-                    .y = y.data<T>() + target.at(image, d, h, 0),
-                    .y_step = target.stride[2],
-                    .epilogue = &epilogue});
     }
   });
   return true;
@@ -175,9 +205,9 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
 
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
-void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, bool reverses, const Array& x,
+void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
               const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
-  if (ran_lines(plan, width, group, reverses, x, packed, y, epilogue)) {
+  if (ran_lines(plan, width, group, reach, x, packed, y, epilogue)) {
     return;
   }
   const Image source(x);
@@ -199,8 +229,71 @@ void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t gr
   });
 }
 
+// Adds the products of rows [begin, end) of grad_y to sum, [tap][channels], where rows are lines of neighbouring taps.
 template <class T>
-void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x, const Array& grad_weight) {
+void add_rows(const GatherPlan& plan, const WindowAxis& width, const Array& grad_y, const Array& x, std::ptrdiff_t begin,
+              std::ptrdiff_t end, T* sum) {
+  constexpr std::ptrdiff_t kMostRows = 16;
+  const Image source(x);
+  const Image target(grad_y);
+  const T* pixels[kMostRows * kMaxTaps];
+  const T* grads[kMostRows];
+  T* sums[kMaxTaps];
+  DepthwiseRows<T> rows{.x = pixels,
+                        .g = grads,
+                        .n_rows = 0,
+                        .n_lines = 0,
+                        .taps = width.kernel,
+                        .stride = width.stride,
+                        .pad = width.pad_begin,
+                        .in = source.size[2],
+                        .pixel = source.stride[2],
+                        .n = target.size[2],
+                        .g_step = target.stride[2],
+                        .channels = source.channels,
+                        .grad_w = sums};
+  // Rows of one call keep a line of each of their pixels in L1.
+  const std::ptrdiff_t fit = cache_sizes().l1_bytes * 3 / 4 / kAlignment;
+  const std::ptrdiff_t most = std::clamp<std::ptrdiff_t>(
+      fit / std::max<std::ptrdiff_t>(1, width.stride * source.size[2] + target.size[2]), 1, kMostRows);
+  const auto flush = [&] {
+    if (rows.n_rows > 0) {
+      kernels().depthwise<T>(1).rows_grad_weight(rows);
+    }
+    rows.n_rows = 0;
+  };
+  for (std::ptrdiff_t row = begin; row < end; ++row) {
+    const std::ptrdiff_t h = row % target.size[1];
+    const std::ptrdiff_t d = row / target.size[1] % target.size[0];
+    const std::ptrdiff_t image = row / target.size[1] / target.size[0];
+    const T* lines[kMaxTaps];
+    std::ptrdiff_t n_lines = 0;
+    bool continues = true;  // the taps of the rows before
+    for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
+      for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
+        T* const to = sum + (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel * source.channels;
+        continues = continues && n_lines < rows.n_lines && sums[n_lines] == to;
+        lines[n_lines++] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0);
+      }
+    }
+    if (!continues || n_lines != rows.n_lines || rows.n_rows == most) {
+      flush();
+      rows.n_lines = 0;
+      for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
+        for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
+          sums[rows.n_lines++] = sum + (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel * source.channels;
+        }
+      }
+    }
+    std::copy_n(lines, n_lines, pixels + rows.n_rows * n_lines);
+    grads[rows.n_rows++] = grad_y.data<T>() + target.at(image, d, h, 0);
+  }
+  flush();
+}
+
+template <class T>
+void run_grad_weight(const GatherPlan& plan, const WindowAxis& width, const Array& grad_y, const Array& x,
+                     const Array& grad_weight) {
   const Image source(x);
   const Image target(grad_y);
   const std::ptrdiff_t n_weights = grad_weight.size();
@@ -212,9 +305,15 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
   const Buffer<T> partial(std::max<std::ptrdiff_t>(parts.n_parts, 1) * n_weights);  // [part][tap][G][O]
   std::fill_n(partial.data(), n_weights, T(0));
   const KernelTable& table = kernels();
+  const bool has_lines = group == 1 && width.dilation == 1 && width.kernel == 5 && width.stride <= 2 &&
+                         source.channels >= table.gemm<T>().width && plan.axis[0].n_taps * plan.axis[1].n_taps <= kMaxTaps;
   parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
     T* const sum = partial.data() + part * n_weights;
     std::fill_n(sum, n_weights, T(0));
+    if (has_lines) {
+      add_rows<T>(plan, width, grad_y, x, parts.begin(part), parts.end(part), sum);
+      return;
+    }
     const T* taps[kMaxTaps];
     T* sums[kMaxTaps];
     for (std::ptrdiff_t row = parts.begin(part); row < parts.end(part); ++row) {
@@ -259,13 +358,11 @@ void run_grad_weight(const GatherPlan& plan, const Array& grad_y, const Array& x
   each_weight<T>(grad_weight, false, [&](T& value, std::ptrdiff_t at) { value = partial[at]; });
 }
 
-}  // namespace
-
-bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+// Whether the kernels of depthwise.isa.cpp take the groups: one input channel a group, or few enough that groups share
+// vectors.
+bool shares_vectors(DType dtype, const Extents& weight_shape, std::ptrdiff_t groups) {
   const std::ptrdiff_t group = weight_shape[1];
-  if (groups < 2 || channels != groups * group) {
-    return false;
-  }
+  const std::ptrdiff_t channels = groups * group;
   if (group == 1) {
     return weight_shape[0] % channels == 0;
   }
@@ -273,7 +370,17 @@ bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weig
   return (group == 2 || group == 4 || group == 8) && group <= width && weight_shape[0] == channels && channels % width == 0;
 }
 
+}  // namespace
+
+bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape, std::ptrdiff_t groups) {
+  return groups > 1 && channels == groups * weight_shape[1] &&
+         (shares_vectors(dtype, weight_shape, groups) || grouped_applies(weight_shape, groups));
+}
+
 Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+  if (!shares_vectors(x.dtype(), weight.shape(), params.groups)) {
+    return grouped_conv(x, weight, fused, window_of(op, x.shape(), weight.shape(), params), params.groups);
+  }
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x.shape(), weight.shape(), params);
@@ -286,14 +393,18 @@ Array depthwise_conv(const char* op, const Array& x, const Array& weight, const 
     for (std::ptrdiff_t o = 0; o < n_outputs && fused.bias != nullptr; ++o) {
       bias[o] = fused.bias->data<T>()[o * fused.bias->stride(0)];
     }
-    run_rows<T>(maps.forward, maps.window.axis[2], weight.shape(1), false, repeat_channels(x, n_outputs / x.shape(1)),
-                packed.data(), y, {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
+    run_rows<T>(maps.forward, maps.window.axis[2], weight.shape(1), Reach::forward,
+                repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
+                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
     return y;
   });
 }
 
 Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
                                 const ConvParams& params) {
+  if (!shares_vectors(grad_y.dtype(), weight.shape(), params.groups)) {
+    return grouped_conv_grad_input(grad_y, weight, x_shape, window_of(op, x_shape, weight.shape(), params), params.groups);
+  }
   return dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x_shape, weight.shape(), params);
@@ -307,19 +418,25 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
         Array::empty(grad_y.dtype(), image_shape(x_shape[0], n_outputs, spatial(x_shape)), Layout::channels_last);
     const Buffer<T> packed(weight.size());
     pack_weight(weight, true, packed.data());
-    run_rows<T>(backward, maps.window.axis[2], weight.shape(1), true, unit_channels(grad_y), packed.data(), grad_x,
-                {nullptr, false, T(0), T(0)});
+    run_rows<T>(backward, maps.window.axis[2], weight.shape(1), Reach::grad_input, unit_channels(grad_y), packed.data(),
+                grad_x, {nullptr, false, T(0), T(0)});
     return sum_multiplier(grad_x, n_outputs / x_shape[1]);
   });
 }
 
 Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
                                  const ConvParams& params) {
+  // Where a group is a vector, a tile of it needs a broadcast for each product, and no shuffle.
+  const std::ptrdiff_t lanes = x.dtype() == DType::float64 ? kernels().gemm_f64.width : kernels().gemm_f32.width;
+  if (!shares_vectors(x.dtype(), weight_shape, params.groups) || weight_shape[1] == lanes) {
+    return grouped_conv_grad_weight(grad_y, x, weight_shape, window_of(op, x.shape(), weight_shape, params), params.groups);
+  }
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x.shape(), weight_shape, params);
     const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);
-    run_grad_weight<T>(maps.forward, unit_channels(grad_y), repeat_channels(x, weight_shape[0] / x.shape(1)), grad_weight);
+    run_grad_weight<T>(maps.forward, maps.window.axis[2], unit_channels(grad_y),
+                       repeat_channels(x, weight_shape[0] / x.shape(1)), grad_weight);
     return grad_weight;
   });
 }

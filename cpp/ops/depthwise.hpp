@@ -6,8 +6,7 @@
 namespace striate {
 
 // Whether a convolution of x with this weight has one input channel a group: groups == C > 1, any number of outputs a
-// channel; or 2, 4 or 8 channels a group, as many outputs, and whole vectors of them. (A single channel is left to the GEMM,
-// whose tiles it fills with taps.)
+// channel; or groups of up to 64 channels. (A single channel is left to the GEMM, whose tiles it fills with taps.)
 [[nodiscard]] bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape,
                                      std::ptrdiff_t groups);
 

@@ -242,7 +242,7 @@ class Verdict:
     Attributes
     ----------
     algorithm : str
-        As `algorithm` takes it, or "depthwise", or "grouped" for groups narrower than a vector.
+        As `algorithm` takes it, or "depthwise", or "grouped" for groups of up to 64 channels.
     is_chosen : bool
         Whether it runs.
     predicted_ms : float or None
