@@ -1,0 +1,177 @@
+"""Write the cases of the laws to a file that the C++ program `law_replay` runs without Python.
+
+    python tests/write_cases.py FILE [NAME...]
+
+A case is the list of rows that its forward and backward pass run, recorded in float32, with the oracle's results, the
+float64 gradients and the bounds of both. The file is safetensors: tensors are named `case/number`, and the metadata holds
+for every case the lines
+
+    row NAME n_inputs (tensor or -1)... n_outputs tensor... n_attributes (NAME n_values value...)...
+    check TENSOR EXPECTED BOUND
+
+in which a tensor is its number; inputs, expected values and bounds are in the file, all others are made by a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import striate
+from cases import CASES, Case
+from laws import harness, test_winograd
+from striate.autograd.op import registry
+from striate.io import safetensors
+
+Array = np.ndarray
+
+#: Rows that are not recorded: they have no kernel, so that the file holds what they made.
+COPIED = {"full", "full_like"}
+
+
+@dataclass
+class Program:
+    """The rows that ran, and the tensors they need."""
+
+    lines: list[str] = field(default_factory=list)
+    given: dict[int, Array] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=dict)
+    kept: list[Any] = field(default_factory=list)
+
+    def new(self, array: Any = None) -> int:
+        """Number a tensor; an array stays alive, so that its identity stays its own."""
+        number = len(self.kept)
+        self.kept.append(array)
+        self.numbers[id(array)] = number
+        return number
+
+    def give(self, values: Array) -> int:
+        """Number a tensor of the file."""
+        number = self.new()
+        self.given[number] = np.ascontiguousarray(values).reshape(values.shape)
+        return number
+
+    def read(self, array: Any) -> int:
+        """Return the number of a row's input; one that no row made is copied into the file."""
+        if array is None:
+            return -1
+        if id(array) not in self.numbers:
+            self.given[self.new(array)] = np.array(array.fill_view())
+        return self.numbers[id(array)]
+
+    def add(self, name: str, arrays: tuple[Any, ...], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
+        """Append a row."""
+        inputs = [self.read(a) for a in arrays]
+        outputs = [self.new(a) for a in results]
+        words = ["row", name, len(inputs), *inputs, len(outputs), *outputs, len(attributes)]
+        for key, value in attributes.items():
+            values = flat(value)
+            words += [key, len(values), *values]
+        self.lines.append(" ".join(map(str, words)))
+
+    def check(self, tensor: Any, expected: Array, limit: Array) -> None:
+        """Ask for a result within its bound; one that no row made (the gradient of a sum is the given one) proves nothing."""
+        number = self.numbers.get(id(tensor._array), -1)
+        if number < 0 or number in self.given:
+            return
+        limit = np.broadcast_to(np.asarray(limit, np.float64), expected.shape)
+        self.lines.append(f"check {number} {self.give(expected)} {self.give(limit)}")
+
+
+def flat(value: Any) -> list[Any]:
+    """Spell an attribute as words."""
+    if value is None:
+        return []
+    if isinstance(value, tuple | list):
+        return [word for v in value for word in flat(v)]
+    return [int(value) if isinstance(value, bool) or hasattr(value, "__members__") else value]
+
+
+@contextlib.contextmanager
+def recorded() -> Iterator[Program]:
+    """Record the rows that run inside."""
+    program = Program()
+    forwards = {name: op.forward for name, op in registry.items()}
+
+    def record(name: str, forward: Any) -> Any:
+        def run(*arrays: Any, **attributes: Any) -> Any:
+            results = forward(*arrays, **attributes)
+            if name not in COPIED:
+                program.add(name, arrays, attributes, results if isinstance(results, tuple) else (results,))
+            return results
+
+        return run
+
+    try:
+        for name, op in registry.items():
+            op.forward = record(name, forwards[name])
+        yield program
+    finally:
+        for name, op in registry.items():
+            op.forward = forwards[name]
+
+
+def of_case(case: Case) -> Program:
+    """Record a case's forward and backward pass."""
+    given = harness.drawn(case)
+    references = harness.reference_gradients(case) if harness.is_differentiable(case) else {}
+    limits = {k: harness.gradient_limit(case, given, k, g) for k, g in references.items()}
+    made = harness.tensors(case, given.arrays, harness.FLOAT32)
+    with recorded() as program:
+        outputs = harness.as_tuple(case.run(striate.ops, made))
+        if references:
+            harness.backpropagate(outputs, given.grads, harness.FLOAT32)
+    for y, expected, limit in zip(
+        outputs, given.expected, case.bounds(harness.FLOAT32, given.expected, given.arrays), strict=True
+    ):
+        program.check(y, expected, limit)
+    for k, reference in references.items():
+        program.check(made[k].grad, reference, limits[k])
+    return program
+
+
+def of_winograd(layer: test_winograd.Layer, m: int) -> Program:
+    """Record the three passes of a layer under one size of Winograd's algorithm."""
+    arrays = layer.draw(0)
+    x, weight, bias, grad_y = (striate.tensor(a.astype(np.float32)) for a in arrays)
+    with recorded() as program:
+        y = striate.ops.conv2d(x.requires_grad_(), weight.requires_grad_(), bias, padding=layer.padding)
+        y.backward(grad_y)
+    results = (y, x.grad, weight.grad)
+    exact, limits = test_winograd.exact(layer, arrays), test_winograd.bounds(layer, arrays, m)
+    for tensor, expected, limit in zip(results, exact, limits, strict=True):
+        program.check(tensor, expected, limit)
+    program.lines.insert(0, f"algorithm {m}")
+    return program
+
+
+def programs() -> dict[str, Callable[[], Program]]:
+    """Return the recorders of all cases by name; those that are large take an emulator too long."""
+    made = {case.id: partial(of_case, case) for case in CASES if not case.large}
+    layers = (test_winograd.Layer(2, 19, 35, 11, 14), test_winograd.Layer(3, 32, 16, 24, 25, ((0, 1), (2, 0))))
+    for layer in (*layers, *test_winograd.LARGE[1:3]):
+        for m in test_winograd.SIZES:
+            made[f"winograd{m}-{layer.channels}-{layer.filters}"] = partial(of_winograd, layer, m)
+    return made
+
+
+def main(path: str, *names: str) -> None:
+    """Write the cases of these names, or all."""
+    tensors: dict[str, Array] = {}
+    metadata: dict[str, str] = {}
+    recorders = programs()
+    for name in names or recorders:
+        program = recorders[name]()
+        metadata[name] = "\n".join(program.lines)
+        tensors.update({f"{name}/{number}": values for number, values in program.given.items()})
+    safetensors.save({k: striate.tensor(v) for k, v in tensors.items()}, path, metadata)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
