@@ -1,4 +1,4 @@
-"""ONNX Runtime, forward only; input and output are bound once, so that no copy is timed."""
+"""ONNX Runtime, forward only; inputs and output are bound once, so that no copy is timed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import one_node
 import onnxruntime
-from one_conv import model
 
 Array = np.ndarray[Any, Any]
 
 
 class Peer:
-    """Convolution by ONNX Runtime."""
+    """What run.py measures, by ONNX Runtime."""
 
     def __init__(self, library: str, n_threads: int) -> None:
         self.version = f"onnxruntime {onnxruntime.__version__}"
@@ -22,16 +22,23 @@ class Peer:
         self.options.log_severity_level = 3
         self.run: Callable[[], Any] = lambda: None
 
-    def prepare(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> Array:
+    def conv(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> list[Array] | None:
         """Set `run` and return its result."""
-        session = onnxruntime.InferenceSession(
-            model(layer, x, weight, grad_y.shape), self.options, providers=["CPUExecutionProvider"]
-        )
+        return self._load(one_node.conv(layer, x, weight, grad_y.shape), [x], grad_y) if pass_ == "forward" else None
+
+    def memory_op(self, pass_: str, row: dict[str, Any], tensors: list[Array], grad_y: Array) -> list[Array] | None:
+        """Set `run` and return its result."""
+        model = one_node.memory_op(row, tensors, grad_y.shape) if pass_ == "forward" else None
+        return self._load(model, tensors, grad_y) if model else None
+
+    def _load(self, model: bytes, tensors: list[Array], grad_y: Array) -> list[Array]:
+        session = onnxruntime.InferenceSession(model, self.options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         y = np.empty_like(grad_y)
-        binding.bind_cpu_input("x", x)
+        for i, x in enumerate(tensors):
+            binding.bind_cpu_input(f"x{i}", x)
         binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
         self.run = lambda: session.run_with_iobinding(binding)
         self.run()
-        self.kept = x, y
-        return y
+        self.kept = tensors, y
+        return [y]

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import one_node
 import openvino
-from one_conv import model
 
 Array = np.ndarray[Any, Any]
 
 
 class Peer:
-    """Convolution by OpenVINO."""
+    """What run.py measures, by OpenVINO."""
 
     def __init__(self, library: str, n_threads: int) -> None:
         self.version = f"openvino {openvino.__version__}"
@@ -25,12 +25,20 @@ class Peer:
         }
         self.run: Callable[[], Any] = lambda: None
 
-    def prepare(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> Array:
+    def conv(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> list[Array] | None:
         """Set `run` and return its result."""
-        read = self.core.read_model(model(layer, x, weight, grad_y.shape), b"")
-        request = self.core.compile_model(read, "CPU", self.settings).create_infer_request()
-        request.set_input_tensor(openvino.Tensor(x, shared_memory=True))
+        return self._load(one_node.conv(layer, x, weight, grad_y.shape), [x]) if pass_ == "forward" else None
+
+    def memory_op(self, pass_: str, row: dict[str, Any], tensors: list[Array], grad_y: Array) -> list[Array] | None:
+        """Set `run` and return its result."""
+        model = one_node.memory_op(row, tensors, grad_y.shape) if pass_ == "forward" else None
+        return self._load(model, tensors) if model else None
+
+    def _load(self, model: bytes, tensors: list[Array]) -> list[Array]:
+        request = self.core.compile_model(self.core.read_model(model, b""), "CPU", self.settings).create_infer_request()
+        for i, x in enumerate(tensors):
+            request.set_tensor(f"x{i}", openvino.Tensor(x, shared_memory=True))
         self.run = request.infer
         self.run()
-        self.kept = x
-        return np.array(request.get_output_tensor().data)
+        self.kept = tensors
+        return [np.array(request.get_output_tensor().data)]

@@ -14,31 +14,35 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import convolution
+import memory_ops
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 N_SAMPLES = 64
-WAKING_SECONDS = 0.003
+WAKING_SECONDS, WAKING_CALLS = 0.003, 2
 EVICTING_BYTES = 96 << 20  # more than the last-level cache of a desktop or of a share of a server
-
-
-def inputs(layer: dict[str, Any], batch: int) -> tuple[Array, Array, Array]:
-    """x (N, C, H, W), weight (O, C // groups, P, Q), grad_y (N, O, I, J)."""
-    rng = np.random.default_rng(0)
-    c, o, k, size = layer["in_channels"], layer["out_channels"], layer["kernel_size"], layer["size"]
-    out = (size + 2 * layer["padding"] - layer["dilation"] * (k - 1) - 1) // layer["stride"] + 1
-    fan_in = c // layer["groups"] * k * k
-    return (
-        rng.standard_normal((batch, c, size, size), np.float32),
-        rng.standard_normal((o, c // layer["groups"], k, k), np.float32) / np.float32(fan_in**0.5),
-        rng.standard_normal((batch, o, out, out), np.float32),
-    )
 
 
 def sample(result: Array) -> list[float]:
     """Some elements of the result in logical order, and its largest magnitude."""
     at = np.random.default_rng(1).integers(0, result.size, N_SAMPLES)
     return [float(np.abs(result).max()), *(float(v) for v in result[np.unravel_index(at, result.shape)])]
+
+
+def prepare(peer: Any, task: dict[str, Any]) -> dict[str, Any]:
+    """Have the peer ready for `run`; return samples of each of its results, or that it cannot."""
+    row, pass_, batch = task["row"], task["pass"], task["batch"]
+    n_bytes = None
+    if task["prepare"] == "conv":
+        results = peer.conv(pass_, row, *convolution.inputs(row, batch))
+    else:
+        tensors, grad_y = memory_ops.inputs(row, batch)
+        n_bytes = memory_ops.moved_bytes(row, pass_, tensors, grad_y)
+        results = peer.memory_op(pass_, row, tensors, grad_y)
+    if results is None:
+        return {"unable": True}
+    return {"samples": [sample(np.asarray(result)) for result in results], "bytes": n_bytes}
 
 
 def main() -> None:
@@ -55,14 +59,19 @@ def main() -> None:
         task = json.loads(line)
         answer: dict[str, Any] = {}
         if "prepare" in task:
-            x, weight, grad_y = inputs(task["layer"], task["batch"])
-            answer["sample"] = sample(np.asarray(peer.prepare(task["prepare"], task["layer"], x, weight, grad_y)))
+            answer = prepare(peer, task)
         elif "limits" in task:
             answer = peer.limits()
+        elif "streams" in task:
+            answer = peer.streams(task["streams"])
         else:
-            wake = time.perf_counter() + WAKING_SECONDS  # the process was stopped: its threads wake up
-            while time.perf_counter() < wake:
+            wake = (
+                time.perf_counter() + WAKING_SECONDS
+            )  # the process was stopped: its threads wake up, its data come back
+            n_waking = 0
+            while time.perf_counter() < wake or n_waking < WAKING_CALLS:
                 peer.run()
+                n_waking += 1
             answer["seconds"] = []
             for _ in range(task["count"]):
                 if task["cold"]:

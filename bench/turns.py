@@ -1,0 +1,146 @@
+"""Libraries in processes of their own that work in turns, and what their times come to."""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+#: Peer → the libraries it counts as: its memory formats.
+PEERS = {
+    "torch": ("torch", "torch-channels-last"),
+    "onnxruntime": ("onnxruntime",),
+    "openvino": ("openvino",),
+}
+#: What holds a library to AVX2; ONNX Runtime has no such switch.
+AVX2 = {"STRIATE_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+#: What makes memory cheap for a peer: an allocator that keeps what is freed, and PyTorch's switch for huge pages.
+MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "THP_MEM_ALLOC_ENABLE": "1"}
+#: A result may differ by this much of its largest element: Winograd and other orders of summation.
+TOLERANCE = 2e-3
+
+
+class Worker:
+    """One library in one process, which is stopped between its turns: some libraries' threads spin for many milliseconds."""
+
+    def __init__(self, python: str, library: str, n_threads: int, settings: dict[str, str]) -> None:
+        environment = dict(os.environ, OMP_NUM_THREADS=str(n_threads)) | settings
+        if library != "striate":
+            environment |= MEMORY
+        self.name = library
+        self.process = subprocess.Popen(
+            [python, str(HERE / "peers" / "worker.py"), library, str(n_threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        atexit.register(self.process.kill)  # a stopped process would not notice that this one ended
+        self.greeting = self._read()
+        self.process.send_signal(signal.SIGSTOP)
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"run: expected an answer of {self.name}, got none; see its message above")
+        return json.loads(line)  # type: ignore[no-any-return]  # worker.py writes one object a line
+
+    def ask(self, **task: Any) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.write(json.dumps(task) + "\n")
+        self.process.stdin.flush()
+        answer = self._read()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
+
+    def stop(self) -> None:
+        assert self.process.stdin is not None
+        self.process.send_signal(signal.SIGCONT)
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def start(arguments: argparse.Namespace, n_threads: int) -> dict[str, Worker]:
+    """Start striate and each library of the peers that is there, and say which ones."""
+    settings = AVX2 if arguments.avx2 else {}
+    workers = {"striate": Worker(sys.executable, "striate", n_threads, settings)}
+    for peer in arguments.peers:
+        if arguments.avx2 and peer == "onnxruntime":
+            print("onnxruntime is left out: it cannot be held to AVX2")
+            continue
+        for library in PEERS[peer]:
+            worker = Worker(arguments.peer_python, library, n_threads, settings)
+            if "missing" in worker.greeting:
+                print(f"{library} is left out: {worker.greeting['missing']}")
+            else:
+                workers[library] = worker
+    versions = sorted({worker.greeting["version"] for worker in workers.values()})
+    print(f"{n_threads} threads; {', '.join(versions)}\n")
+    return workers
+
+
+def limits(workers: dict[str, Worker], what: str) -> dict[str, float]:
+    """Measure the machine, and say where it does other work."""
+    found = workers["striate"].ask(limits=True)
+    if found["peak_flops"] < 0.8 * found["alone_flops"]:
+        print(f"{what}: the machine does other work; the next figures mean little")
+    return found
+
+
+def _differ(found: list[list[float]], expected: list[list[float]]) -> bool:
+    return any(
+        max(abs(a - b) for a, b in zip(fs, es, strict=True)) > TOLERANCE * es[0]
+        for fs, es in zip(found, expected, strict=True)
+    )
+
+
+def prepare(workers: dict[str, Worker], what: str, **task: Any) -> tuple[list[Worker], dict[str, Any]]:
+    """Have every library ready; return those that can, none where results differ, and striate's answer."""
+    ours = workers["striate"].ask(**task)
+    able = [workers["striate"]]
+    for library, worker in workers.items():
+        answer = {"unable": True} if library == "striate" else worker.ask(**task)
+        if "unable" in answer:
+            continue
+        if _differ(answer["samples"], ours["samples"]):
+            print(f"{what}: striate and {library} have different results; it is left out")
+            return [], ours
+        able.append(worker)
+    return able, ours
+
+
+def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Time each library's calls, in turns; return their medians in seconds and the quartiles' distances over them."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for i in range(rounds + 1):
+        for worker in workers:
+            answer = worker.ask(count=count, cold=cold)["seconds"]
+            if i > 0:  # the first turn warms up
+                seconds[worker.name] += answer
+    return (
+        {library: statistics.median(values) for library, values in seconds.items()},
+        {library: _spread(values) for library, values in seconds.items()},
+    )
+
+
+def _spread(values: list[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4)
+    return (high - low) / middle
+
+
+def geometric_mean(values: list[float]) -> float:
+    return math.exp(statistics.fmean(map(math.log, values)))
