@@ -92,6 +92,7 @@ def _one(
             "seconds": ours,
             "peers": seconds,
             "spreads": spreads,
+            "limits": machine,
             "gflops": flops / ours / 1e9,
             "of_peak": flops / ours / machine["peak_flops"],
             "of_roofline": least / ours,

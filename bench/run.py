@@ -23,8 +23,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import conv_rows
+import fingerprint
 import op_rows
 from turns import PEERS, start
 
@@ -49,19 +51,22 @@ def main() -> None:
         command.add_argument("--rounds", type=int, default=7, help="turns of each library")
         command.add_argument("--calls", type=int, default=5, help="most calls of a turn")
         command.add_argument("--limit", type=int, help="only the first layers or ops")
-        command.add_argument("--json", type=Path, help="also write the rows to this file")
+        command.add_argument("--json", type=Path, help="also write the rows, the machine and its limits to this file")
     arguments = parser.parse_args()
     kind = conv_rows if arguments.what == "conv" else op_rows
+    report: dict[str, Any] = fingerprint.occasion() | {"runs": []}
     rows = []
     for n_threads in arguments.threads:
         workers = start(arguments, n_threads)
+        report["machine"] = fingerprint.machine(workers)
+        report["runs"].append(fingerprint.run(workers, n_threads))
         rows += kind.rows(workers, n_threads, arguments)
         for worker in workers.values():
             worker.stop()
         print()
     print(kind.summarise(rows))
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+        arguments.json.write_text(json.dumps(report | {"rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,10 @@ class Peer:
         self.run = memory_ops.call(FUNCTIONS, row, pass_, xs, _own(grad_y))
         return [np.array(y.detach().numpy()) for y in self.run()]
 
+    def machine(self) -> dict[str, Any]:
+        """What striate knows of the machine and of its build."""
+        return striate.machine.info()
+
     def limits(self) -> dict[str, float]:
         """Multiply-add peak, operations a second, and bandwidth beyond the caches, bytes a second.
 

@@ -60,6 +60,8 @@ def main() -> None:
         answer: dict[str, Any] = {}
         if "prepare" in task:
             answer = prepare(peer, task)
+        elif "machine" in task:
+            answer = peer.machine()
         elif "limits" in task:
             answer = peer.limits()
         elif "streams" in task:
