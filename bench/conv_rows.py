@@ -71,7 +71,7 @@ def _one(
     """Measure one pass of one layer; print and return its rows, cold and warm at batch 1."""
     what = f"{layer['name']} {pass_}"
     machine = limits(workers, what)
-    able, _ = prepare(workers, what, **{"prepare": "conv", "row": layer, "pass": pass_, "batch": batch})
+    able, answer = prepare(workers, what, **{"prepare": "conv", "row": layer, "pass": pass_, "batch": batch})
     flops, n_bytes = work_of(layer, batch)
     least = max(flops / machine["peak_flops"], n_bytes / machine["bandwidth_bytes"])
     found = []
@@ -92,6 +92,7 @@ def _one(
             "seconds": ours,
             "peers": seconds,
             "spreads": spreads,
+            "errors": answer["errors"],
             "limits": machine,
             "gflops": flops / ours / 1e9,
             "of_peak": flops / ours / machine["peak_flops"],

@@ -74,6 +74,7 @@ def _one(
         "seconds": ours,
         "peers": seconds,
         "spreads": spreads,
+        "errors": answer["errors"],
         "bytes": n_bytes,
         "streams": streams,
         "of_bandwidth": n_bytes / ours / bandwidth,

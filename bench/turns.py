@@ -26,8 +26,10 @@ PEERS = {
 AVX2 = {"STRIATE_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 #: What makes memory cheap for a peer: an allocator that keeps what is freed, and PyTorch's switch for huge pages.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "THP_MEM_ALLOC_ENABLE": "1"}
-#: A result may differ by this much of its largest element: Winograd and other orders of summation.
+#: A peer's sampled results may be this far from the exact ones, as a share of the largest element; beyond, its time does not count.
 TOLERANCE = 2e-3
+#: striate may be this far: Winograd rounds most.
+OWN_TOLERANCE = 2e-5
 
 
 class Worker:
@@ -99,25 +101,34 @@ def limits(workers: dict[str, Worker], what: str) -> dict[str, float]:
     return found
 
 
-def _differ(found: list[list[float]], expected: list[list[float]]) -> bool:
-    return any(
-        max(abs(a - b) for a, b in zip(fs, es, strict=True)) > TOLERANCE * es[0]
-        for fs, es in zip(found, expected, strict=True)
+def _error(answer: dict[str, Any], ours: dict[str, Any]) -> float:
+    """Return the largest distance from the exact values, over the largest element of its result; NaN counts as infinite."""
+    return max(
+        abs(value - exact) / largest if math.isfinite(value) else math.inf
+        for values, exacts, largest in zip(answer["samples"], ours["exact"], ours["largest"], strict=True)
+        for value, exact in zip(values, exacts, strict=True)
     )
 
 
 def prepare(workers: dict[str, Worker], what: str, **task: Any) -> tuple[list[Worker], dict[str, Any]]:
-    """Have every library ready; return those that can, none where results differ, and striate's answer."""
-    ours = workers["striate"].ask(**task)
-    able = [workers["striate"]]
+    """Have every library ready; return those that are right, none where striate is not, and striate's answer.
+
+    The answer's `errors` are those of all libraries that can do it.
+    """
+    ours = workers["striate"].ask(exact=True, **task)
+    ours["errors"] = {}
+    able = []
     for library, worker in workers.items():
-        answer = {"unable": True} if library == "striate" else worker.ask(**task)
+        answer = ours if library == "striate" else worker.ask(exact=False, **task)
         if "unable" in answer:
             continue
-        if _differ(answer["samples"], ours["samples"]):
-            print(f"{what}: striate and {library} have different results; it is left out")
-            return [], ours
-        able.append(worker)
+        error = ours["errors"][library] = _error(answer, ours)
+        if error > (OWN_TOLERANCE if library == "striate" else TOLERANCE):
+            print(f"{what}: {library} is wrong by {error:.1e} of the largest element; it is left out")
+            if library == "striate":
+                return [], ours
+        else:
+            able.append(worker)
     return able, ours
 
 

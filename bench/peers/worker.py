@@ -15,34 +15,42 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import convolution
+import exact
 import memory_ops
 import numpy as np
 
-Array = np.ndarray[Any, Any]
 N_SAMPLES = 64
 WAKING_SECONDS, WAKING_CALLS = 0.003, 2
 EVICTING_BYTES = 96 << 20  # more than the last-level cache of a desktop or of a share of a server
 
 
-def sample(result: Array) -> list[float]:
-    """Some elements of the result in logical order, and its largest magnitude."""
-    at = np.random.default_rng(1).integers(0, result.size, N_SAMPLES)
-    return [float(np.abs(result).max()), *(float(v) for v in result[np.unravel_index(at, result.shape)])]
+def places(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Where results of this shape are looked at, the same for every library."""
+    size = int(np.prod(shape))
+    at = np.unravel_index(np.random.default_rng(1).integers(0, size, N_SAMPLES), shape)
+    return [tuple(map(int, index)) for index in zip(*at, strict=True)]
 
 
 def prepare(peer: Any, task: dict[str, Any]) -> dict[str, Any]:
     """Have the peer ready for `run`; return samples of each of its results, or that it cannot."""
     row, pass_, batch = task["row"], task["pass"], task["batch"]
-    n_bytes = None
-    if task["prepare"] == "conv":
-        results = peer.conv(pass_, row, *convolution.inputs(row, batch))
-    else:
-        tensors, grad_y = memory_ops.inputs(row, batch)
-        n_bytes = memory_ops.moved_bytes(row, pass_, tensors, grad_y)
-        results = peer.memory_op(pass_, row, tensors, grad_y)
+    is_conv = task["prepare"] == "conv"
+    given = convolution.inputs(row, batch) if is_conv else memory_ops.inputs(row, batch)
+    results = peer.conv(pass_, row, *given) if is_conv else peer.memory_op(pass_, row, *given)
     if results is None:
         return {"unable": True}
-    return {"samples": [sample(np.asarray(result)) for result in results], "bytes": n_bytes}
+    at = [places(result.shape) for result in results]
+    answer: dict[str, Any] = {
+        "samples": [[float(result[index]) for index in indices] for result, indices in zip(results, at, strict=True)],
+        "largest": [float(np.abs(result).max()) for result in results],
+    }
+    if not is_conv:
+        answer["bytes"] = memory_ops.moved_bytes(row, pass_, *given)
+    if task["exact"]:
+        answer["exact"] = (
+            [exact.conv(pass_, row, *given, at[0])] if is_conv else exact.memory_op(pass_, row, *given, at)
+        )
+    return answer
 
 
 def main() -> None:
