@@ -5,13 +5,15 @@
     python bench/run.py conv --shapes all --passes grad_input grad_weight --peers torch
     python bench/run.py ops --threads 2 1
 
-Each library lives in a process of its own, only one works at a time, and their turns alternate; where results differ nothing is
-timed. A peer's figure is its better memory format; a figure is the median of its calls.
+Each library lives in a process of its own, only one works at a time, and their turns alternate. Before anything is timed, sampled
+elements of every result are compared with their formulas in float64: where striate is off by more than 2·10⁻⁵ of the largest
+element nothing is timed, and a peer off by more than 2·10⁻³ does not count. A figure is the median of all calls, a peer's that of
+its better memory format. The JSON file has every library's times and errors, and the machine's limits.
 
 conv: at batch 1 the caches are emptied between calls, as the rest of a network would, with warm figures beside it. Shares are of
 the roofline: the time of the operations at the multiply-add peak or of the bytes at the bandwidth, whichever is longer, both
 measured before each shape; Winograd does fewer operations than are counted, and can pass it. Convolutions count once, however
-often a network has them.
+often a network has them. ncnn and MNN have their input in their own layout, as inside a network.
 
 ops: pools, batch-norm, activations, joins, resizing, softmax and optimizer steps of shapes/ops.toml. Shares are of the best of
 copy, non-temporal copy and triad (for global pools also reading) over as many bytes, counting each input and each output once.
