@@ -15,6 +15,8 @@ HEADER = (
 )
 PASSES = ("forward", "backward", "training", "step")
 FILE = tomllib.loads((HERE / "shapes" / "ops.toml").read_text())
+#: The peers that have these ops, of those of turns.py.
+PEERS = ("torch", "onnxruntime", "openvino")
 OPS = tuple(dict.fromkeys(row["op"] for row in FILE["op"]))
 #: What only reads is held against reading too.
 READING = ("global_avg_pool2d", "forward")

@@ -45,9 +45,9 @@ def main() -> None:
     ops.add_argument("--ops", nargs="+", default=list(op_rows.OPS), choices=op_rows.OPS)
     ops.add_argument("--passes", nargs="+", default=list(op_rows.PASSES), choices=op_rows.PASSES)
     ops.add_argument("--batch", nargs="+", type=int, default=[1, 16], help="of those that a row has")
-    for command in (conv, ops):
+    for command, peers in ((conv, list(PEERS)), (ops, list(op_rows.PEERS))):
         command.add_argument("--threads", nargs="+", type=int, default=[2])
-        command.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+        command.add_argument("--peers", nargs="*", default=peers, choices=peers)
         command.add_argument("--peer-python", default=".venv-peers/bin/python", help="a Python that has the peers")
         command.add_argument("--avx2", action="store_true", help="hold every library to AVX2, where it can be held")
         command.add_argument("--rounds", type=int, default=7, help="turns of each library")

@@ -21,9 +21,13 @@ PEERS = {
     "torch": ("torch", "torch-channels-last"),
     "onnxruntime": ("onnxruntime",),
     "openvino": ("openvino",),
+    "ncnn": ("ncnn",),
+    "mnn": ("mnn",),
+    "opencv": ("opencv",),
 }
-#: What holds a library to AVX2; ONNX Runtime has no such switch.
+#: What holds a library to AVX2, and the peers that have such a switch.
 AVX2 = {"STRIATE_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+HELD_TO_AVX2 = ("torch", "openvino")
 #: What makes memory cheap for a peer: an allocator that keeps what is freed, and PyTorch's switch for huge pages.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "THP_MEM_ALLOC_ENABLE": "1"}
 #: A peer's sampled results may be this far from the exact ones, as a share of the largest element; beyond, its time does not count.
@@ -79,8 +83,8 @@ def start(arguments: argparse.Namespace, n_threads: int) -> dict[str, Worker]:
     settings = AVX2 if arguments.avx2 else {}
     workers = {"striate": Worker(sys.executable, "striate", n_threads, settings)}
     for peer in arguments.peers:
-        if arguments.avx2 and peer == "onnxruntime":
-            print("onnxruntime is left out: it cannot be held to AVX2")
+        if arguments.avx2 and peer not in HELD_TO_AVX2:
+            print(f"{peer} is left out: it cannot be held to AVX2")
             continue
         for library in PEERS[peer]:
             worker = Worker(arguments.peer_python, library, n_threads, settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -55,12 +56,14 @@ def prepare(peer: Any, task: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     library, n_threads = sys.argv[1], int(sys.argv[2])
+    answers = os.fdopen(os.dup(1), "w")  # what a library prints does not get between them
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     try:
         peer = importlib.import_module(f"peer_{library.partition('-')[0]}").Peer(library, n_threads)
     except ImportError as error:
-        print(json.dumps({"missing": str(error)}), flush=True)
+        print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
-    print(json.dumps({"version": peer.version}), flush=True)
+    print(json.dumps({"version": peer.version}), file=answers, flush=True)
     evicting = np.array_split(np.zeros(EVICTING_BYTES // 4, np.float32), n_threads)
     pool = ThreadPoolExecutor(n_threads)
     for line in sys.stdin:
@@ -89,7 +92,7 @@ def main() -> None:
                 begin = time.perf_counter()
                 peer.run()
                 answer["seconds"].append(time.perf_counter() - begin)
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
