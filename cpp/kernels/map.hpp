@@ -102,11 +102,11 @@ enum class MapRule : int {
   X(gelu_grad, 2, floating, 8, nullptr, nullptr)                \
   X(gelu_tanh, 1, floating, 8, nullptr, nullptr)                \
   X(gelu_tanh_grad, 2, floating, 8, nullptr, nullptr)           \
-  X(silu, 1, floating, 8, nullptr, nullptr)                     \
-  X(silu_grad, 2, floating, 8, nullptr, nullptr)                \
+  X(silu, 1, floating, 4, nullptr, nullptr)                     \
+  X(silu_grad, 2, floating, 4, nullptr, nullptr)                \
   X(mish, 1, floating, 8, nullptr, nullptr)                     \
   X(mish_grad, 2, floating, 8, nullptr, nullptr)                \
-  X(sigmoid, 1, floating, 8, nullptr, nullptr)                  \
+  X(sigmoid, 1, floating, 4, nullptr, nullptr)                  \
   X(sigmoid_grad, 2, floating, 1, nullptr, nullptr)             \
   X(tanh_grad, 2, floating, 1, nullptr, nullptr)                \
   X(softplus, 1, floating, 8, "beta", "threshold")              \

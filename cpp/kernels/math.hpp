@@ -1,6 +1,7 @@
 // Elementary functions. Math<float> evaluates branch-free polynomials in double lanes, which loops over them vectorise: the
 // error of each is far below 2^-32, so that the one rounding to float at the end decides. Math<double> is the C library.
 // They take and return double; arguments of Math<float> are values of floats (or of formulas of them), also ±Inf and NaN.
+// exp_of works in lanes of float, twice as many: for formulas whose bound has room for its ulp and a half.
 #pragma once
 
 #include "kernels/vec.hpp"
@@ -186,6 +187,51 @@ struct Math<double> {
   static STRIATE_INLINE double normal_cdf(double x) { return 0.5 * __builtin_erfc(x * -0.70710678118654752440); }
   static STRIATE_INLINE double pow(double x, double y) { return __builtin_pow(x, y); }
 };
+
+// Lanes of float: V is float, in loops that the compiler vectorises, or Vec<float>.
+STRIATE_INLINE std::uint32_t lane_bits(float x) { return __builtin_bit_cast(std::uint32_t, x); }
+STRIATE_INLINE Vec<std::uint32_t> lane_bits(Vec<float> x) { return (Vec<std::uint32_t>)x; }
+template <class V>
+STRIATE_INLINE V lanes(float x) {
+  return x - V{};
+}
+template <class V>
+STRIATE_INLINE V multiply_add(V a, V b, V c) {
+  if constexpr (sizeof(V) == sizeof(float)) {
+    return madd(a, b, c);
+  } else {
+    return fma<float>(a, b, c);
+  }
+}
+
+// eˣ·2^kPower = scale·(1 + p), 1 + p = eʳ, r = x − k ln 2, |r| ≤ ½ ln 2, for k = round(x/ln 2) from −126 − kPower to
+// 127 − kPower; below these by one, 0. k ln 2 is subtracted in two parts, the first of 9 bits, so that k times it is exact.
+// eʳ is 1 + r + r²·q(r), q of degree 4 fitted at Chebyshev points for the least relative error, 2^-28.3.
+template <class V>
+struct LaneExponent {
+  V scale;
+  V p;
+};
+template <int kPower = 0, class V>
+STRIATE_INLINE LaneExponent<V> split_exp_of(V x) {
+  const V shift = lanes<V>(0x1.8p23f);
+  const V shifted = multiply_add(x, lanes<V>(static_cast<float>(kLog2e)), shift);
+  const V k = shifted - shift;
+  V r = multiply_add(k, lanes<V>(-0.693359375f), x);
+  r = multiply_add(k, lanes<V>(2.1219444005471e-4f), r);
+  V q = lanes<V>(0x1.6a23cep-10f);
+  q = multiply_add(q, r, lanes<V>(0x1.123a20p-7f));
+  q = multiply_add(q, r, lanes<V>(0x1.5558f2p-5f));
+  q = multiply_add(q, r, lanes<V>(0x1.555492p-3f));
+  q = multiply_add(q, r, lanes<V>(0x1.fffffcp-2f));
+  const auto bits = (lane_bits(shifted) << 23U) + (static_cast<std::uint32_t>(127 + kPower) << 23U);
+  return {__builtin_bit_cast(V, bits), multiply_add(q * r, r, r)};
+}
+template <int kPower = 0, class V>
+STRIATE_INLINE V exp_of(V x) {
+  const LaneExponent<V> e = split_exp_of<kPower>(x);
+  return multiply_add(e.scale, e.p, e.scale);
+}
 
 }  // namespace
 }  // namespace striate::STRIATE_TARGET

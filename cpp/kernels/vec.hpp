@@ -120,6 +120,18 @@ STRIATE_INLINE Vec<T> at_most(Vec<T> v, Vec<T> hi) {
   return v > hi ? hi : v;
 }
 
+// All bits set in the first n lanes.
+#if defined(__AVX2__) && !defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+template <class T>
+STRIATE_INLINE __m256i first_lanes(std::ptrdiff_t n) {
+  if constexpr (sizeof(T) == 4) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  } else {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+  }
+}
+#endif
+
 // The first n of the lanes, 0 < n <= width; the others read as zero and are not touched in memory.
 template <class T>
 STRIATE_INLINE Vec<T> load_partial(const T* p, std::ptrdiff_t n) {
@@ -128,6 +140,12 @@ STRIATE_INLINE Vec<T> load_partial(const T* p, std::ptrdiff_t n) {
     return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1U << n) - 1U), p);
   } else {
     return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1U << n) - 1U), p);
+  }
+#elif defined(__AVX2__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    return (Vec<T>)_mm256_maskload_ps(reinterpret_cast<const float*>(p), first_lanes<T>(n));
+  } else {
+    return (Vec<T>)_mm256_maskload_pd(reinterpret_cast<const double*>(p), first_lanes<T>(n));
   }
 #else
   Vec<T> v{};
@@ -145,11 +163,78 @@ STRIATE_INLINE void store_partial(T* p, Vec<T> v, std::ptrdiff_t n) {
   } else {
     _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1U << n) - 1U), (__m512d)v);
   }
+#elif defined(__AVX2__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (sizeof(T) == 4) {
+    _mm256_maskstore_ps(reinterpret_cast<float*>(p), first_lanes<T>(n), (__m256)v);
+  } else {
+    _mm256_maskstore_pd(reinterpret_cast<double*>(p), first_lanes<T>(n), (__m256d)v);
+  }
 #else
   for (std::ptrdiff_t i = 0; i < n; ++i) {
     p[i] = v[i];
   }
 #endif
+}
+
+// One step of fold_lanes: of runs of kBytes of a and b half to `first`, half to `second`, in the order of one instruction.
+template <int kBytes, class T>
+STRIATE_INLINE void unzip(Vec<T> a, Vec<T> b, Vec<T>& first, Vec<T>& second) {
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  // Masked, as GCC 12 warns of the others' undefined source; the mask of ones costs nothing.
+  if constexpr (kBytes == 4) {
+    first = (Vec<T>)_mm512_maskz_unpacklo_ps(0xFFFF, (__m512)a, (__m512)b);
+    second = (Vec<T>)_mm512_maskz_unpackhi_ps(0xFFFF, (__m512)a, (__m512)b);
+  } else if constexpr (kBytes == 8) {
+    first = (Vec<T>)_mm512_maskz_unpacklo_pd(0xFF, (__m512d)a, (__m512d)b);
+    second = (Vec<T>)_mm512_maskz_unpackhi_pd(0xFF, (__m512d)a, (__m512d)b);
+  } else {
+    first = (Vec<T>)_mm512_maskz_shuffle_f32x4(0xFFFF, (__m512)a, (__m512)b, 0x88);
+    second = (Vec<T>)_mm512_maskz_shuffle_f32x4(0xFFFF, (__m512)a, (__m512)b, 0xdd);
+  }
+#elif defined(__AVX2__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (kBytes == 4) {
+    first = (Vec<T>)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+    second = (Vec<T>)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+  } else if constexpr (kBytes == 8) {
+    first = (Vec<T>)_mm256_unpacklo_pd((__m256d)a, (__m256d)b);
+    second = (Vec<T>)_mm256_unpackhi_pd((__m256d)a, (__m256d)b);
+  } else {
+    first = (Vec<T>)_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x20);
+    second = (Vec<T>)_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x31);
+  }
+#elif defined(__SSE2__) && !defined(STRIATE_VEC_BYTES)
+  if constexpr (kBytes == 4) {
+    first = (Vec<T>)_mm_unpacklo_ps((__m128)a, (__m128)b);
+    second = (Vec<T>)_mm_unpackhi_ps((__m128)a, (__m128)b);
+  } else {
+    first = (Vec<T>)_mm_unpacklo_pd((__m128d)a, (__m128d)b);
+    second = (Vec<T>)_mm_unpackhi_pd((__m128d)a, (__m128d)b);
+  }
+#else
+  // Lanes 2i and 2i + 1 of a, then of b: pairs stay in order.
+  constexpr int kHalf = kWidth<T> / 2;
+  for (int i = 0; i < kHalf; ++i) {
+    first[i] = a[2 * i];
+    first[kHalf + i] = b[2 * i];
+    second[i] = a[2 * i + 1];
+    second[kHalf + i] = b[2 * i + 1];
+  }
+#endif
+}
+// Lane i of the result: all lanes of part[i] combined by f, in one tree for every i. Overwrites part, [kWidth<T>].
+template <class T, int kBytes = static_cast<int>(sizeof(T)), class F>
+STRIATE_INLINE Vec<T> fold_lanes(Vec<T>* part, const F& f) {
+  if constexpr (kBytes == kVecBytes) {
+    return part[0];
+  } else {
+    for (int i = 0; i < kVecBytes / kBytes / 2; ++i) {
+      Vec<T> first{};
+      Vec<T> second{};
+      unzip<kBytes, T>(part[2 * i], part[2 * i + 1], first, second);
+      part[i] = f(first, second);
+    }
+    return fold_lanes<T, 2 * kBytes>(part, f);
+  }
 }
 
 // What a comparison of Vec<T> gives: integers as wide as T, all bits set for true.
