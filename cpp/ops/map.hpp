@@ -40,12 +40,14 @@ inline constexpr std::ptrdiff_t kStreamBytes = 16 << 20;
 void stream(const std::byte* from, std::byte* to, std::ptrdiff_t n_bytes);
 
 // Calls f(offset, rows, n) until all elements are covered, in parallel; offset[k] is that of operand k, in elements. Tiles
-// have about `grain` elements and depend on the loop only.
+// have about `grain` elements, or half as many where there is more than one, so that threads end together; they depend on
+// the loop only.
 template <class F>
 void for_each_run(const StridedLoop& loop, std::ptrdiff_t grain, F&& f) {
   if (loop.size == 0) {
     return;
   }
+  grain = loop.size > grain ? grain / 2 : grain;
   const int last = loop.rank - 1;
   const std::ptrdiff_t n = loop.n();
   const std::ptrdiff_t n_rows = loop.size / n;

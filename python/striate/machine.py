@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 from striate import _core
@@ -204,10 +201,13 @@ def _apply_tuning(tables: dict[str, list[float]]) -> None:
 
 
 def _read_tuning(path: str | os.PathLike[str]) -> dict[str, list[float]]:
+    import json  # here and below: half of what `import striate` would cost
+
     where = os.fspath(path)
     hint = "write one with striate tune"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
     except ValueError as error:
         raise ValueError(f"tuning: expected JSON in {where}, got {error}; {hint}") from None
     if not isinstance(content, dict) or content.get("format") != TUNING_FORMAT:
@@ -232,6 +232,9 @@ def _tuning_hash() -> str:
     """Return what tells tunings apart: "shipped", or the start of a SHA-256."""
     if not _active_tuning[0]:
         return "shipped"
+    import hashlib
+    import json
+
     return hashlib.sha256(json.dumps(_active_tuning[0], sort_keys=True).encode()).hexdigest()[:12]
 
 
