@@ -141,7 +141,9 @@ def of_winograd(layer: test_winograd.Layer, m: int) -> Program:
     arrays = layer.draw(0)
     x, weight, bias, grad_y = (striate.tensor(a.astype(np.float32)) for a in arrays)
     with recorded() as program:
-        y = striate.ops.conv2d(x.requires_grad_(), weight.requires_grad_(), bias, padding=layer.padding)
+        y = striate.ops.conv2d(
+            x.requires_grad_(), weight.requires_grad_(), bias, padding=layer.padding, groups=layer.groups
+        )
         y.backward(grad_y)
     results = (y, x.grad, weight.grad)
     exact, limits = test_winograd.exact(layer, arrays), test_winograd.bounds(layer, arrays, m)
@@ -154,8 +156,7 @@ def of_winograd(layer: test_winograd.Layer, m: int) -> Program:
 def programs() -> dict[str, Callable[[], Program]]:
     """Return the recorders of all cases by name; those that are large take an emulator too long."""
     made = {case.id: partial(of_case, case) for case in CASES if not case.large}
-    layers = (test_winograd.Layer(2, 19, 35, 11, 14), test_winograd.Layer(3, 32, 16, 24, 25, ((0, 1), (2, 0))))
-    for layer in (*layers, *test_winograd.LARGE[1:3]):
+    for layer in (*test_winograd.SMALL, *test_winograd.LARGE[1:3]):
         for m in test_winograd.SIZES:
             made[f"winograd{m}-{layer.channels}-{layer.filters}"] = partial(of_winograd, layer, m)
     return made

@@ -261,13 +261,13 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = cached<T>(weight, derived_key(pass, 100 + size), [&] {
-      return PackedList<T>{pack_winograd(weight.data<T>(), geometry.o, geometry.c, size, transposes)};
+    const auto packed = cached<T>(weight, derived_key(pass, 100 + size, geometry.groups), [&] {
+      return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, size, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
     const WindowAxis& w = geometry.window.axis[2];
-    winograd_forward(winograd_images(x), *(*packed)[0], winograd_images(y), geometry.n,
-                     transposes ? 2 - h.pad_begin : h.pad_begin, transposes ? 2 - w.pad_begin : w.pad_begin, size, tail);
+    winograd_forward(winograd_images(x), *packed, winograd_images(y), geometry.n, transposes ? 2 - h.pad_begin : h.pad_begin,
+                     transposes ? 2 - w.pad_begin : w.pad_begin, size, tail);
     return true;
   }
   return false;
@@ -561,7 +561,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   if constexpr (std::is_same_v<T, float>) {
     const int size = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x.rank(), x.dtype()));
     if (size >= 0) {
-      winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n,
+      winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n, geometry.groups,
                            geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, size);
       return;
     }
@@ -619,6 +619,13 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
   }
 }
 
+// Whether the kernels of few channels a group take this pass.
+bool goes_by_groups(ConvPass pass, const Geometry& geometry, const Extents& x_shape, const Extents& weight_shape,
+                    DType dtype) {
+  return depthwise_applies(dtype, x_shape[1], weight_shape, geometry.groups) &&
+         choose_winograd(pass, shape_of(geometry, x_shape.rank(), dtype)) < 0;
+}
+
 // What follows the sums; `bias` is the dense copy of fused.bias that keeps the pointer alive.
 GemmTail make_tail(const Fused& fused, const Array& bias) {
   return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
@@ -640,7 +647,7 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
-  if (depthwise_applies(x.dtype(), x.shape(1), weight.shape(), params.groups)) {
+  if (goes_by_groups(ConvPass::forward, geometry, x.shape(), weight.shape(), x.dtype())) {
     return depthwise_conv(op, x, weight, fused, params);
   }
   const Array y =
@@ -657,17 +664,20 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
 std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,
                                       const ConvParams& params, DType dtype) {
   const Geometry geometry = make_geometry(op, x_shape, weight_shape, params);
-  if (depthwise_applies(dtype, x_shape[1], weight_shape, params.groups)) {
-    const bool is_depthwise = weight_shape[1] == 1;
-    return {{.algorithm = is_depthwise ? "depthwise" : "grouped",
+  const bool has_groups = depthwise_applies(dtype, x_shape[1], weight_shape, params.groups);
+  if (has_groups && weight_shape[1] == 1) {
+    return {{.algorithm = "depthwise",
              .is_chosen = true,
              .flops = 0,
              .work = {},
              .error_bound = 0,
-             .reason = is_depthwise ? "every channel is a group of its own: memory, not arithmetic, sets the time"
-                                    : "groups of few channels share a vector, or the pixels of a tile"}};
+             .reason = "every channel is a group of its own: memory, not arithmetic, sets the time"}};
   }
-  return explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
+  std::vector<ConvVerdict> verdicts = explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
+  if (has_groups) {
+    verdicts[0].algorithm = "grouped";  // directly, with groups of few channels that share a vector or a tile's pixels
+  }
+  return verdicts;
 }
 
 Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
@@ -677,7 +687,7 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
-  if (depthwise_applies(grad_y.dtype(), x_shape[1], weight.shape(), params.groups)) {
+  if (goes_by_groups(ConvPass::grad_input, geometry, x_shape, weight.shape(), grad_y.dtype())) {
     return depthwise_conv_grad_input(op, grad_y, weight, x_shape, params);
   }
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
@@ -694,7 +704,7 @@ Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, cons
   const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
         to_string(grad_y.shape()), "; it must match the output");
-  if (depthwise_applies(x.dtype(), x.shape(1), weight_shape, params.groups)) {
+  if (goes_by_groups(ConvPass::grad_weight, geometry, x.shape(), weight_shape, x.dtype())) {
     return depthwise_conv_grad_weight(op, grad_y, x, weight_shape, params);
   }
   const Array grad_weight = Array::empty(x.dtype(), weight_shape, Layout::channels_last);

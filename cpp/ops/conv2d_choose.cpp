@@ -17,6 +17,7 @@ std::atomic<double> error_budget{kDefaultErrorBudget};
 std::atomic<bool> batch_invariant{false};
 
 constexpr double kSumRows = 128;               // that a weight gradient sums in one chain
+constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fewer cost more than the products they save
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
 
 double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
@@ -26,8 +27,9 @@ double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
 
 bool winograd_applies(const ConvShape& shape) {
   const WindowAxis& depth = shape.window.axis[0];
-  bool applies = shape.dtype == DType::float32 && shape.groups == 1 && depth.in == 1 && depth.kernel == 1 &&
-                 depth.stride == 1 && depth.out == 1 && shape.n * shape.c * shape.o > 0;
+  bool applies = shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 && depth.stride == 1 &&
+                 depth.out == 1 && shape.n * shape.c * shape.o > 0;
+  applies = applies && (shape.groups == 1 || std::min(shape.c, shape.o) >= kLeastGroup);
   for (std::size_t i = 1; i < 3; ++i) {
     const WindowAxis& axis = shape.window.axis[i];
     applies = applies && axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1 && axis.out > 0 && axis.pad_begin >= 0 &&
@@ -100,21 +102,22 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int size) {
   const std::ptrdiff_t width = kernels().gemm_f32.width;
   const double vectors_c = ceil_div(shape.c, width);
   const double vectors_o = ceil_div(shape.o, width);
+  const auto groups = static_cast<double>(shape.groups);
   const auto c = static_cast<double>(shape.c);
   const auto o = static_cast<double>(shape.o);
   ConvCosts work{};
   // Lanes run over the channels that are written; over the inputs in a weight gradient.
-  const double lanes = (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
+  const double lanes = groups * (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
   at(work, ConvCost::product) = n_points * tiles * lanes / 2;
-  at(work, ConvCost::read, size) = tiles * (on_input ? vectors_o : vectors_c);
-  at(work, ConvCost::write, size) = tiles * (on_input ? vectors_c : vectors_o);
+  at(work, ConvCost::read, size) = tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
+  at(work, ConvCost::write, size) = tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
-  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : o * vectors_c;
+  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : groups * o * vectors_c;
   if (pass == ConvPass::grad_weight) {
     at(work, ConvCost::sum) = n_points * lanes * std::ceil(tiles / kSumRows);
   }
   // Transformed filters are read once, a weight gradient's sums are written and read.
-  at(work, ConvCost::byte) = far_bytes(4 * n_points * c * o) * (pass == ConvPass::grad_weight ? 2 : 1);
+  at(work, ConvCost::byte) = far_bytes(4 * n_points * groups * c * o) * (pass == ConvPass::grad_weight ? 2 : 1);
   return work;
 }
 
@@ -203,7 +206,9 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
                         .error_bound = size < 0 ? 0 : error_bound(size),
                         .reason = {}};
     if (size >= 0 && !applies) {
-      verdict.reason = "needs float32, two spatial axes, a 3x3 kernel, stride 1, no dilation, one group, padding 0 to 2";
+      verdict.reason =
+          "needs float32, two spatial axes, a 3x3 kernel, stride 1, no dilation, padding 0 to 2, one group or groups of 16 "
+          "channels or more";
     } else if (conv_algorithm() != ConvAlgorithm::automatic) {
       verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));
     } else if (size >= 0 && error_bound(size) > get_error_budget()) {

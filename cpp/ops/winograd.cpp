@@ -1,6 +1,7 @@
 #include "ops/winograd.hpp"
 
 #include <algorithm>
+#include <span>
 
 #include "machine/threads.hpp"
 #include "striate/machine.hpp"
@@ -17,6 +18,9 @@ constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles 
 constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which reading the filters from L3 costs little
 constexpr std::ptrdiff_t kSmallBlock = 12;             // tiles, where L2 holds the filters
 constexpr std::ptrdiff_t kLeastBlockMacs = 500'000;    // for which a thread costs more than it brings
+constexpr std::ptrdiff_t kChunkChannels = 128;         // of the groups that are transformed at a time
+constexpr std::ptrdiff_t kOuterChannels = 32;          // of the groups that a weight gradient's task takes
+constexpr std::ptrdiff_t kMostOuterChannels = 64;      // of a group; larger ones are cut by tiles
 constexpr std::ptrdiff_t kSmallMacs = 4'000'000;       // one thread does fewer as fast as two
 constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;  // more filters than this are read once, by phases
@@ -33,6 +37,9 @@ std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
 std::ptrdiff_t plane_stride(std::ptrdiff_t n_tiles, std::ptrdiff_t row) {
   return round_up(n_tiles * row, 2 * kLine) + kLine;
 }
+
+// The filters of some neighbouring groups.
+using Filters = std::span<const std::shared_ptr<const Packed<float>>>;
 
 // The tiles of a batch of output images, m×m pixels each.
 struct TileGrid {
@@ -109,12 +116,17 @@ void to_planes(WinogradTransform transform, const TileGrid& grid, const Winograd
   }
 }
 
-// One point's product for one panel of columns: M = V·U, `count` rows.
-void multiply(const Packed<float>& filters, const Planes& v, const Planes& products, std::ptrdiff_t point,
-              std::ptrdiff_t panel, std::ptrdiff_t first, std::ptrdiff_t count) {
+// One point's product for one panel of one group's columns: M = V·U, `count` rows.
+void multiply(Filters filters, const Planes& v, const Planes& products, std::ptrdiff_t point, std::ptrdiff_t any_panel,
+              std::ptrdiff_t first, std::ptrdiff_t count) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
-  const std::ptrdiff_t columns = filters.panel_columns(panel);
-  const float* const b = filters.panel_data(panel) + point * filters.k * columns;
+  const std::ptrdiff_t group = any_panel / filters[0]->n_panels;
+  const std::ptrdiff_t panel = any_panel % filters[0]->n_panels;
+  const Packed<float>& own = *filters[static_cast<std::size_t>(group)];
+  const std::ptrdiff_t columns = own.panel_columns(panel);
+  // Whole vectors are written, but not over the next group.
+  const std::ptrdiff_t n_columns = filters.size() == 1 ? columns : std::min(own.panel, own.columns - panel * own.panel);
+  const float* const b = own.panel_data(panel) + point * own.k * columns;
   const Epilogue<float> epilogue{};
   const std::ptrdiff_t n_steps = ceil_div(count, kernel.rows);
   for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
@@ -123,10 +135,11 @@ void multiply(const Packed<float>& filters, const Planes& v, const Planes& produ
     const float* a[kMaxTileRows];
     float* y[kMaxTileRows];
     for (std::ptrdiff_t i = 0; i < rows; ++i) {
-      a[i] = v.data + point * v.plane + (begin + i) * v.row;
+      a[i] = v.data + point * v.plane + (begin + i) * v.row + group * own.k;
       y[i] = products.data + point * products.plane + (begin + i) * products.row;
     }
-    kernel.tile[rows - 1][columns / filters.width - 1](a, 1, filters.k, b, y, panel * filters.panel, columns, epilogue);
+    kernel.tile[rows - 1][columns / own.width - 1](a, 1, own.k, b, y, group * own.columns + panel * own.panel, n_columns,
+                                                   epilogue);
   }
 }
 
@@ -153,12 +166,14 @@ void to_images(const TileGrid& grid, const Planes& products, const WinogradImage
   }
 }
 
+std::ptrdiff_t count_panels(Filters filters) { return static_cast<std::ptrdiff_t>(filters.size()) * filters[0]->n_panels; }
+
 // Blocks of tiles, each from pixels to pixels in one core's L2.
-void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y,
+void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
                        const GemmTail& tail, std::ptrdiff_t block) {
-  const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
+  const std::ptrdiff_t v_row = row_stride(x.c, filters[0]->width);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
-  const std::ptrdiff_t m_row = row_stride(y.c, filters.width);
+  const std::ptrdiff_t m_row = row_stride(y.c, filters[0]->width);
   const std::ptrdiff_t m_plane = plane_stride(block, m_row);
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
@@ -173,7 +188,7 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Pack
     const std::ptrdiff_t count = blocks.end(task) - first;
     to_planes(input, grid, x, true, first, count, v, 0);
     for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
-      for (std::ptrdiff_t panel = 0; panel < filters.n_panels; ++panel) {
+      for (std::ptrdiff_t panel = 0; panel < count_panels(filters); ++panel) {
         multiply(filters, v, products, point, panel, 0, count);
       }
     }
@@ -184,10 +199,11 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, const Pack
 
 // Few tiles or many filters: all tiles are transformed, then each filter is read once, by the points' owners, which keep
 // the tiles of a point in L2 (panels outermost: half the speed at 128 channels, batch 16).
-void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y,
+void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
                        const GemmTail& tail) {
-  const std::ptrdiff_t v_row = row_stride(x.c, filters.width);
-  const std::ptrdiff_t m_row = row_stride(y.c, filters.width);
+  const std::ptrdiff_t v_row = row_stride(x.c, filters[0]->width);
+  const std::ptrdiff_t m_row = row_stride(y.c, filters[0]->width);
+  const std::ptrdiff_t n_panels = count_panels(filters);
   const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + m_row) * static_cast<std::ptrdiff_t>(sizeof(float));
   const Partition super(grid.n_tiles, std::max<std::ptrdiff_t>(kernels().gemm<float>().rows, kSuperBlockBytes / tile_bytes));
   const std::ptrdiff_t most = std::min(super.part, grid.n_tiles);
@@ -208,10 +224,9 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Pack
     const std::ptrdiff_t rows = std::max<std::ptrdiff_t>(row, 256 / row * row);
     const Partition blocks(count, rows);
     // Blocks of rows last: a panel of a point is read by all of them while it is near.
-    parallel_for(filters.n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
+    parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
       for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-        multiply(filters, v, products, task / filters.n_panels, task % filters.n_panels, blocks.begin(b),
-                 blocks.end(b) - blocks.begin(b));
+        multiply(filters, v, products, task / n_panels, task % n_panels, blocks.begin(b), blocks.end(b) - blocks.begin(b));
       }
     });
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
@@ -221,9 +236,10 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Pack
   }
 }
 
-// U[point][o][c] = Σ over rows of Z[point][row][o]·V[point][row][c], for a range of o, added to what U holds if `adds`.
+// U[point][o][c] = Σ over rows of Z[point][row][o]·V[point][row][first + c], for a range of o, added to what U holds if
+// `adds`.
 void accumulate(const Planes& z, const Planes& v, std::ptrdiff_t point, std::ptrdiff_t rows, std::ptrdiff_t o_begin,
-                std::ptrdiff_t o_end, std::ptrdiff_t c, const Planes& u, bool adds) {
+                std::ptrdiff_t o_end, std::ptrdiff_t first, std::ptrdiff_t c, const Planes& u, bool adds) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const std::ptrdiff_t n_steps = ceil_div(o_end - o_begin, kernel.rows);
@@ -233,22 +249,43 @@ void accumulate(const Planes& z, const Planes& v, std::ptrdiff_t point, std::ptr
       const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
       const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
       kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](
-          z.data + point * z.plane + o, z.row, v.data + point * v.plane + column, v.row, rows,
+          z.data + point * z.plane + o, z.row, v.data + point * v.plane + first + column, v.row, rows,
           u.data + point * u.plane + o * u.row + column, u.row, n_columns, adds);
     }
   }
 }
 
+// Rows [begin, end) of planes of sums become the gradients of filters.
+void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c,
+                float* grad_weight) {
+  const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.size];
+  for (std::ptrdiff_t i = begin; i < end; ++i) {
+    grad_filter(sums.source(grid, i),
+                {.y = grad_weight + i * 9 * c,
+                 .stride_h = 3 * c,
+                 .stride_w = c,
+                 .h_end = 3,
+                 .w_end = 3,
+                 .holds_vectors = false,
+                 .bias = nullptr,
+                 .clamps = false,
+                 .lo = 0,
+                 .hi = 0},
+                c);
+  }
+}
+
 }  // namespace
 
-std::shared_ptr<const Packed<float>> pack_winograd(const float* weight, std::ptrdiff_t o, std::ptrdiff_t c, int size,
-                                                   bool transposes) {
+WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c, int size,
+                              bool transposes) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const int n = 2 * (size + 1) + 2;
-  const Planes u{.data = nullptr, .row = round_up(c, kernel.width), .plane = plane_stride(o, round_up(c, kernel.width))};
+  const std::ptrdiff_t u_row = round_up(c, kernel.width);
+  const Planes u{.data = nullptr, .row = u_row, .plane = plane_stride(groups * o, u_row)};
   const Buffer<float> planes(n * n * u.plane);
   const WinogradTransform transform = kernels().winograd.filter[size];
-  const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
+  const Partition filters(groups * o, std::max<std::ptrdiff_t>(1, 4096 / c));
   parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
     for (std::ptrdiff_t i = filters.begin(task); i < filters.end(task); ++i) {
       const float* const first = weight + i * 9 * c;
@@ -277,19 +314,25 @@ std::shared_ptr<const Packed<float>> pack_winograd(const float* weight, std::ptr
   for (int point = 0; point < n * n; ++point) {
     offsets.push_back(point * u.plane);
   }
-  return transposes ? pack<float>(planes.data(), offsets, o, u.row, c, 1)
-                    : pack<float>(planes.data(), offsets, c, 1, o, u.row);
+  WinogradFilters packed;
+  for (std::ptrdiff_t group = 0; group < groups; ++group) {
+    const float* const from = planes.data() + group * o * u.row;
+    packed.push_back(transposes ? pack<float>(from, offsets, o, u.row, c, 1) : pack<float>(from, offsets, c, 1, o, u.row));
+  }
+  return packed;
 }
 
-void winograd_forward(const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y, std::ptrdiff_t n,
-                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail) {
-  const TileGrid grid(size, n, y.h, y.w, pad_h, pad_w);
+namespace {
+
+void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
+                    const GemmTail& tail) {
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
   const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   const std::ptrdiff_t tile_bytes =
-      bytes(grid.n_points() * (row_stride(x.c, filters.width) + row_stride(y.c, filters.width)));
-  const std::ptrdiff_t filter_bytes = bytes(grid.n_points() * x.c * y.c);
+      bytes(grid.n_points() * (row_stride(x.c, filters[0]->width) + row_stride(y.c, filters[0]->width)));
+  const std::ptrdiff_t tile_macs = grid.n_points() * x.c * y.c / static_cast<std::ptrdiff_t>(filters.size());
+  const std::ptrdiff_t filter_bytes = bytes(tile_macs);
   // A block reads the filters once: as many tiles as L2 holds, or more than that where too few would hold (then the
   // transformed tiles pass through L3, which costs less than the filters would).
   const std::ptrdiff_t fit = l2 * 7 / 8 / tile_bytes / tile_rows * tile_rows;
@@ -298,7 +341,7 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   // Few tiles: where L2 keeps the filters for the next block, blocks may be as small as is worth a thread.
   const bool keeps_filters = filter_bytes <= l2 / 2;
   if (keeps_filters) {
-    const std::ptrdiff_t worth = ceil_div(kLeastBlockMacs, grid.n_points() * x.c * y.c);
+    const std::ptrdiff_t worth = ceil_div(kLeastBlockMacs, tile_macs);
     block = std::min(block, round_up(std::max({ceil_div(grid.n_tiles, kLeastTasks), worth, kSmallBlock}), tile_rows));
   }
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
@@ -309,9 +352,7 @@ void winograd_forward(const WinogradImages& x, const Packed<float>& filters, con
   }
 }
 
-void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
-                          std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size) {
-  const TileGrid grid(size, n, grad_y.h, grad_y.w, pad_h, pad_w);
+void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight) {
   const std::ptrdiff_t width = kernels().gemm<float>().width;
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
   const std::ptrdiff_t o = grad_y.c;
@@ -366,7 +407,7 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
         to_planes(input, grid, x, true, first, count, v_of(worker), 0);
         to_planes(grad_output, grid, grad_y, false, first, count, z_of(worker), 0);
         for (std::ptrdiff_t point = 0; point < n_points; ++point) {
-          accumulate(z_of(worker), v_of(worker), point, count, 0, o, c, u, first > begin);
+          accumulate(z_of(worker), v_of(worker), point, count, 0, o, 0, c, u, first > begin);
         }
       }
     };
@@ -391,12 +432,11 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
           Planes z = z_of(0);
           v.data += row * v.row;
           z.data += row * z.row;
-          accumulate(z, v, point, std::min(kRowBlock, count - row), begin, end, c, u, first + row > 0);
+          accumulate(z, v, point, std::min(kRowBlock, count - row), begin, end, 0, c, u, first + row > 0);
         }
       });
     }
   }
-  const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.size];
   const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
   parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
     const Planes total = sum_of(0);
@@ -412,21 +452,100 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
         }
       }
     }
-    for (std::ptrdiff_t i = begin; i < filters.end(task); ++i) {
-      grad_filter(total.source(grid, i),
-                  {.y = grad_weight + i * 9 * c,
-                   .stride_h = 3 * c,
-                   .stride_w = c,
-                   .h_end = 3,
-                   .w_end = 3,
-                   .holds_vectors = false,
-                   .bias = nullptr,
-                   .clamps = false,
-                   .lo = 0,
-                   .hi = 0},
-                  c);
-    }
+    to_filters(grid, total, begin, filters.end(task), c, grad_weight);
   });
+}
+
+// As many groups at a time as have `channels`: then rows of planes are short, and many tiles are near at once, for products
+// of few channels.
+Partition chunks_of(std::ptrdiff_t groups, std::ptrdiff_t channels, const WinogradImages& x, const WinogradImages& y) {
+  return {groups, std::max<std::ptrdiff_t>(1, channels * groups / std::max(x.c, y.c))};
+}
+
+// The channels of groups [begin, end) of `groups`.
+WinogradImages slice(const WinogradImages& images, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t groups) {
+  WinogradImages part = images;
+  part.data += begin * images.c / groups;
+  part.c = (end - begin) * images.c / groups;
+  return part;
+}
+
+// Groups are tasks: each sums over all tiles, block by block, in L2.
+void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight,
+                           std::ptrdiff_t groups) {
+  const std::ptrdiff_t width = kernels().gemm<float>().width;
+  const std::ptrdiff_t c = x.c / groups;
+  const std::ptrdiff_t o = grad_y.c / groups;
+  const Partition chunks = chunks_of(groups, kOuterChannels, x, grad_y);
+  const std::ptrdiff_t v_row = row_stride(chunks.part * c, width);
+  const std::ptrdiff_t z_row = row_stride(chunks.part * o, width);
+  const std::ptrdiff_t u_row = round_up(c, width);
+  const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + z_row) * static_cast<std::ptrdiff_t>(sizeof(float));
+  const Partition blocks(grid.n_tiles, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 2 / tile_bytes, 16, kRowBlock));
+  const std::ptrdiff_t v_plane = plane_stride(std::min(blocks.part, grid.n_tiles), v_row);
+  const std::ptrdiff_t z_plane = plane_stride(std::min(blocks.part, grid.n_tiles), z_row);
+  const std::ptrdiff_t u_plane = plane_stride(chunks.part * o, u_row);
+  const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + z_plane + u_plane);
+  const int n_workers = thread_count();
+  const Buffer<float> scratch(n_workers * scratch_size);
+  const auto run = [&](std::ptrdiff_t chunk, int worker) {
+    const std::ptrdiff_t begin = chunks.begin(chunk);
+    const std::ptrdiff_t n_groups = chunks.end(chunk) - begin;
+    const WinogradImages own_x = slice(x, begin, begin + n_groups, groups);
+    const WinogradImages own_grad_y = slice(grad_y, begin, begin + n_groups, groups);
+    float* const mine = scratch.data() + worker * scratch_size;
+    const Planes v{.data = mine, .row = v_row, .plane = v_plane};
+    const Planes z{.data = mine + grid.n_points() * v_plane, .row = z_row, .plane = z_plane};
+    const Planes u{.data = mine + grid.n_points() * (v_plane + z_plane), .row = u_row, .plane = u_plane};
+    for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
+      const std::ptrdiff_t first = blocks.begin(block);
+      const std::ptrdiff_t count = blocks.end(block) - first;
+      to_planes(kernels().winograd.input[grid.size], grid, own_x, true, first, count, v, 0);
+      to_planes(kernels().winograd.grad_output[grid.size], grid, own_grad_y, false, first, count, z, 0);
+      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+        for (std::ptrdiff_t group = 0; group < n_groups; ++group) {
+          accumulate(z, v, point, count, group * o, (group + 1) * o, group * c, c, u, block > 0);
+        }
+      }
+    }
+    to_filters(grid, u, 0, n_groups * o, c, grad_weight + begin * o * 9 * c);
+  };
+  parallel_for(chunks.n_parts, run, n_workers);
+}
+
+}  // namespace
+
+void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y, std::ptrdiff_t n,
+                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail) {
+  const TileGrid grid(size, n, y.h, y.w, pad_h, pad_w);
+  const auto groups = static_cast<std::ptrdiff_t>(filters.size());
+  const Partition chunks = chunks_of(groups, kChunkChannels, x, y);
+  for (std::ptrdiff_t chunk = 0; chunk < chunks.n_parts; ++chunk) {
+    const std::ptrdiff_t begin = chunks.begin(chunk);
+    const std::ptrdiff_t end = chunks.end(chunk);
+    GemmTail own = tail;
+    if (tail.bias != nullptr) {
+      own.bias = static_cast<const float*>(tail.bias) + begin * y.c / groups;
+    }
+    forward_groups(grid, slice(x, begin, end, groups),
+                   Filters(filters).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
+                   slice(y, begin, end, groups), own);
+  }
+}
+
+void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
+                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size) {
+  const TileGrid grid(size, n, grad_y.h, grad_y.w, pad_h, pad_w);
+  const std::ptrdiff_t c = x.c / groups;
+  const std::ptrdiff_t o = grad_y.c / groups;
+  if (groups > 1 && std::max(c, o) <= kMostOuterChannels) {
+    grad_weight_by_groups(grid, x, grad_y, grad_weight, groups);
+    return;
+  }
+  for (std::ptrdiff_t group = 0; group < groups; ++group) {
+    grad_weight_by_tiles(grid, slice(x, group, group + 1, groups), slice(grad_y, group, group + 1, groups),
+                         grad_weight + group * o * 9 * c);
+  }
 }
 
 }  // namespace striate

@@ -13,18 +13,21 @@ struct WinogradImages {
   std::ptrdiff_t h, w, c;
 };
 
-// U = G g Gᵀ of every filter, packed as n² products: [panel][point][k][columns].
-// `weight` is (O, 3, 3, C) dense. Forward: k = C, columns = O. With `transposes`, for the data gradient: filters flipped,
-// k = O, columns = C.
-[[nodiscard]] std::shared_ptr<const Packed<float>> pack_winograd(const float* weight, std::ptrdiff_t o, std::ptrdiff_t c,
-                                                                 int size, bool transposes);
+// Filters of every group.
+using WinogradFilters = std::vector<std::shared_ptr<const Packed<float>>>;
+
+// U = G g Gᵀ of every filter, packed for every group as n² products: [panel][point][k][columns].
+// `weight` is (groups·O, 3, 3, C) dense. Forward: k = C, columns = O. With `transposes`, for the data gradient: filters
+// flipped, k = O, columns = C.
+[[nodiscard]] WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c,
+                                            int size, bool transposes);
 
 // y = x ⋆ filters + bias, where y's pixel (i, j) reads x from (i − pad_h, j − pad_w) on.
-void winograd_forward(const WinogradImages& x, const Packed<float>& filters, const WinogradImages& y, std::ptrdiff_t n,
+void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y, std::ptrdiff_t n,
                       std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail);
 
-// grad_weight (O, 3, 3, C) dense = Σ over images and pixels of grad_y ⊗ x.
+// grad_weight (groups·O, 3, 3, C) dense = Σ over images and pixels of grad_y ⊗ x.
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
-                          std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size);
+                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size);
 
 }  // namespace striate

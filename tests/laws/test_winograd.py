@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ class Layer:
     height: int
     width: int
     padding: Pads = ((1, 1), (1, 1))
+    groups: int = 1
 
     def draw(self, seed: int, integers: bool = False) -> tuple[Array, Array, Array, Array]:
         """x, weight, bias, grad_y; float32 holds them exactly."""
@@ -36,7 +38,7 @@ class Layer:
         out = [n + sum(p) - 2 for n, p in zip((self.height, self.width), self.padding, strict=True)]
         shapes = (
             (self.batch, self.channels, self.height, self.width),
-            (self.filters, self.channels, 3, 3),
+            (self.filters, self.channels // self.groups, 3, 3),
             (self.filters,),
             (self.batch, self.filters, *out),
         )
@@ -49,13 +51,25 @@ def run(layer: Layer, arrays: tuple[Array, Array, Array, Array], algorithm: str)
     """y, grad_x, grad_weight, grad_bias in float32."""
     x, weight, bias = (striate.tensor(a.astype(np.float32)).requires_grad_() for a in arrays[:3])
     with striate.machine.algorithm(algorithm):
-        y = striate.ops.conv2d(x, weight, bias, padding=layer.padding)
+        y = striate.ops.conv2d(x, weight, bias, padding=layer.padding, groups=layer.groups)
         y.backward(striate.tensor(arrays[3].astype(np.float32)))
     return tuple(np.array(t.numpy()) for t in (y.detach(), x.grad, weight.grad, bias.grad))
 
 
+def by_groups(
+    layer: Layer, arrays: tuple[Array, ...], of_group: Callable[[Layer, tuple[Array, ...]], tuple[Array, ...]]
+) -> tuple[Array, ...]:
+    """Join what `of_group` says of y, grad_x and grad_weight of every group."""
+    alone = replace(layer, channels=layer.channels // layer.groups, filters=layer.filters // layer.groups, groups=1)
+    x, weight, bias, grad_y = (np.split(a, layer.groups, axis) for a, axis in zip(arrays, (1, 0, 0, 1), strict=True))
+    parts = [of_group(alone, group) for group in zip(x, weight, bias, grad_y, strict=True)]
+    return tuple(np.concatenate(whole, axis) for whole, axis in zip(zip(*parts, strict=True), (1, 1, 0), strict=True))
+
+
 def exact(layer: Layer, arrays: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array]:
     """y, grad_x, grad_weight of the formula; the gradients tap by tap, as adjoints of the definition."""
+    if layer.groups > 1:
+        return by_groups(layer, arrays, exact)
     x, weight, bias, grad_y = arrays
     (top, bottom), (left, right) = layer.padding
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -73,6 +87,8 @@ def exact(layer: Layer, arrays: tuple[Array, Array, Array, Array]) -> tuple[Arra
 
 def bounds(layer: Layer, arrays: tuple[Array, Array, Array, Array], m: int) -> tuple[Array, Array, Array]:
     """What each may err by."""
+    if layer.groups > 1:
+        return by_groups(layer, arrays, lambda alone, group: bounds(alone, group, m))
     x, weight, bias, grad_y = arrays
     return (
         winograd.forward_bound(x, weight, layer.padding, m, bias),
@@ -105,7 +121,9 @@ def layers(draw: st.DrawFn) -> Layer:
     """Sizes around tiles, channels around vectors."""
     padding = (draw(pads), draw(pads))
     height, width = (max(draw(sizes), 3 - sum(p)) for p in padding)
-    return Layer(draw(st.integers(0, 3)), draw(channels), draw(channels), height, width, padding)
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    widths = channels if groups == 1 else st.sampled_from([16, 17, 24, 33])  # smaller groups take no Winograd
+    return Layer(draw(st.integers(0, 3)), groups * draw(widths), groups * draw(widths), height, width, padding, groups)
 
 
 @pytest.mark.parametrize("m", SIZES)
@@ -120,6 +138,8 @@ LARGE = (
     Layer(2, 130, 70, 13, 9),
     Layer(1, 20, 300, 8, 8),
     Layer(17, 40, 24, 28, 28),
+    Layer(2, 160, 320, 14, 14, groups=10),
+    Layer(1, 144, 210, 9, 7, groups=2),
 )
 
 
@@ -129,11 +149,18 @@ def test_bound_of_winograd_on_large_layers(m: int, layer: Layer) -> None:
     assert_in_bounds(layer, m)
 
 
+SMALL = (
+    Layer(2, 19, 35, 11, 14),
+    Layer(3, 32, 16, 24, 25, ((0, 1), (2, 0))),
+    Layer(2, 57, 51, 9, 10, groups=3),
+)
+
+
 @pytest.mark.parametrize("name", striate.machine.available_isas())
 @pytest.mark.parametrize("m", SIZES)
 def test_isa_keeps_the_bound_of_winograd(m: int, name: str) -> None:
     with striate.isa(name):
-        for layer in (Layer(2, 19, 35, 11, 14), Layer(3, 32, 16, 24, 25, ((0, 1), (2, 0)))):
+        for layer in SMALL:
             assert_in_bounds(layer, m)
 
 
@@ -223,11 +250,16 @@ def test_explanation_of_what_never_runs_winograd() -> None:
         explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), dtype=striate.float64),
         explain("conv1d", (1, 8, 9), (8, 8, 3)),
         explain("conv3d", (1, 8, 9, 9, 9), (8, 8, 3, 3, 3)),
+        explain("conv2d", (1, 160, 9, 9), (24, 80, 3, 3), groups=2),
     ):
         assert found.chosen.algorithm == "direct"
         assert "needs float32, two spatial axes" in str(found)
     assert explain("conv2d", (1, 8, 9, 9), (8, 1, 3, 3), groups=8).chosen.algorithm == "depthwise"
     assert explain("conv2d", (1, 32, 9, 9), (32, 4, 3, 3), groups=8).chosen.algorithm == "grouped"
+    with striate.machine.algorithm("auto"):
+        found = explain("conv2d", (1, 128, 28, 28), (128, 32, 3, 3), padding=1, groups=4)
+    assert found.chosen.algorithm == "winograd4"
+    assert [verdict.algorithm for verdict in found.verdicts] == ["grouped", "winograd2", "winograd4", "winograd6"]
 
 
 def test_batch_invariance_keeps_the_bits_of_a_sample(tmp_path: Path) -> None:
