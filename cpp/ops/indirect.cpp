@@ -69,10 +69,29 @@ struct RowIndex {
 template <class T>
 class Pointers {
  public:
-  explicit Pointers(const Gather<T>& gather)
+  // A tap reads k values.
+  Pointers(const Gather<T>& gather, std::ptrdiff_t k)
       : is_padded_(gather.is_padded()), n_words_(ceil_div(static_cast<std::ptrdiff_t>(gather.taps.size()), kWordBits)) {
     for (const Position& tap : gather.taps) {
       offset_.push_back(tap[0] * gather.stride[0] + tap[1] * gather.stride[1] + tap[2] * gather.stride[2]);
+    }
+    // The taps of a kernel's line, whose pixels are neighbours.
+    const auto follows = [&](std::size_t t) {
+      return gather.taps[t][0] == gather.taps[t - 1][0] && gather.taps[t][1] == gather.taps[t - 1][1] &&
+             offset_[t] == offset_[t - 1] + k;
+    };
+    std::size_t run = 1;
+    while (run < offset_.size() && follows(run)) {
+      ++run;
+    }
+    bool all_run = n_words_ == 1 && offset_.size() % run == 0;
+    for (std::size_t t = 1; t < offset_.size(); ++t) {
+      all_run = all_run && (t % run == 0 || follows(t));
+    }
+    run_ = all_run ? static_cast<int>(run) : 1;
+    for (std::size_t t = 0; t < offset_.size() && run_ > 1; ++t) {
+      all_ |= std::uint64_t{1} << t;
+      is_inner_ |= std::uint64_t{t % run == 0 ? 0U : 1U} << t;
     }
     for (std::size_t axis = 0; axis < 3 && is_padded_; ++axis) {
       inside_[axis].assign(static_cast<std::size_t>(gather.grid[axis] * n_words_), ~std::uint64_t{0});
@@ -94,17 +113,19 @@ class Pointers {
   [[nodiscard]] bool is_padded() const { return is_padded_; }
 
   // a[t·rows + m] for the rows of grid index at[m] whose tap of offset 0 is base[m]. A tap that is outside for all rows
-  // starts with null and is skipped.
-  void fill(const T* const* base, const Position* at, int rows, const T* zero, const T** a) const {
+  // starts with null and is skipped. Returns how many taps one pointer stands for: neighbours are read as one where all of
+  // them are inside, or none is.
+  int fill(const T* const* base, const Position* at, int rows, const T* zero, const T** a) const {
     const std::size_t n_taps = offset_.size();
     if (!is_padded_) {
-      for (std::size_t t = 0; t < n_taps; ++t) {
+      for (std::size_t t = 0; t < n_taps; t += static_cast<std::size_t>(run_)) {
         for (int m = 0; m < rows; ++m) {
           *a++ = base[m] + offset_[t];
         }
       }
-      return;
+      return run_;
     }
+    int run = run_;
     for (std::ptrdiff_t word = 0; word < n_words_; ++word) {
       std::uint64_t inside[kMaxTileRows];
       std::uint64_t every = ~std::uint64_t{0};
@@ -118,7 +139,11 @@ class Pointers {
         any |= inside[m];
       }
       const std::size_t first = static_cast<std::size_t>(word) * kWordBits;
-      for (std::size_t t = first; t < std::min(n_taps, first + kWordBits); ++t, a += rows) {
+      // Rows differ in a tap, or taps of a line do.
+      if (run > 1 && (((any ^ every) | ((every ^ every << 1U) & is_inner_)) & all_) != 0) {
+        run = 1;
+      }
+      for (std::size_t t = first; t < std::min(n_taps, first + kWordBits); t += static_cast<std::size_t>(run), a += rows) {
         const std::uint64_t bit = std::uint64_t{1} << (t - first);
         if ((every & bit) != 0) {
           for (int m = 0; m < rows; ++m) {
@@ -133,6 +158,7 @@ class Pointers {
         }
       }
     }
+    return run;
   }
 
  private:
@@ -140,6 +166,9 @@ class Pointers {
 
   bool is_padded_;
   std::ptrdiff_t n_words_;
+  int run_ = 1;                 // taps that are neighbours
+  std::uint64_t all_ = 0;       // a bit for each tap
+  std::uint64_t is_inner_ = 0;  // for each that follows one of its line
   std::vector<std::ptrdiff_t> offset_;
   std::array<std::vector<std::uint64_t>, 3> inside_;  // of an axis, [grid index][word]: a bit for each tap inside along it
 };
@@ -280,6 +309,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t n_higher = n_rows % n_tiles;
   struct Tile {
     int rows;
+    int run;  // taps that a pointer stands for
     T* y[kMaxTileRows];
   };
   Tile tiles[kMostGroup];
@@ -297,7 +327,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
         at[m] = walk.at();
         tile.y[m] = walk.y();
       }
-      task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
+      tile.run = task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
     }
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
       const std::ptrdiff_t column = p * b.panel;
@@ -308,8 +338,9 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
         epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
-        kernel.tile[tiles[t].rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps, b.k, panel, tiles[t].y,
-                                                    column, n_cols, epilogue);
+        const Tile& tile = tiles[t];
+        kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
+                                                panel, tile.y, column, n_cols, epilogue);
       }
     }
   }
@@ -385,7 +416,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
   const std::ptrdiff_t n_rows = products[0].a.n_rows();
   const Blocking blocking = choose_blocking(n_rows, b, n_products, kernel.rows);
-  const Pointers<T> pointers(products[0].a);
+  const Pointers<T> pointers(products[0].a, b.k);
   const Buffer<T> zero(pointers.is_padded() ? b.k : 0);
   if (pointers.is_padded()) {
     std::memset(zero.data(), 0, static_cast<std::size_t>(b.k) * sizeof(T));

@@ -122,6 +122,7 @@ CASES = (
     conv_case("7x7-stride2", (1, 3, 15, 17), (17, 3, 7, 7), stride=2, padding=3),
     conv_case("first-layer", (2, 3, 9, 52), (32, 3, 3, 3), stride=2, padding=1),
     conv_case("first-layer-7x7", (1, 3, 9, 50), (48, 3, 7, 7), stride=2, padding=3, bias=False),
+    conv_case("first-layer-long-lines", (1, 3, 5, 98), (20, 3, 3, 5), padding=(1, 2)),
     conv_case("first-layer-grey", (2, 1, 10, 31), (16, 1, 5, 5), padding=2),
     conv_case("first-layer-few-outputs", (2, 1, 12, 30), (6, 1, 5, 5), padding=2),
     conv_case("5x5-few-channels", (1, 6, 12, 14), (16, 6, 5, 5)),
