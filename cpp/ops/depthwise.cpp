@@ -59,7 +59,7 @@ Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& wi
   return shape;
 }
 
-// (N, C, …) as (N, C, M, …): each channel M times (stride 0), or each group of M channels apart.
+// (N, C, …) as (N, C, M, …), each channel M times (stride 0), or each group of M channels apart.
 Array with_multiplier_axis(const Array& x, std::ptrdiff_t channels, std::ptrdiff_t multiplier, std::ptrdiff_t channel_stride,
                            std::ptrdiff_t multiplier_stride) {
   Extents shape{x.shape(0), channels, multiplier};
@@ -82,12 +82,26 @@ Array repeat_channels(const Array& x, std::ptrdiff_t multiplier) {
   return repeated;
 }
 
+// The sums of each channel's outputs; x is dense, so that they are neighbours.
+template <class T>
 Array sum_multiplier(const Array& x, std::ptrdiff_t multiplier) {
   if (multiplier == 1) {
     return x;
   }
-  const int dims[] = {2};
-  return unit_channels(reduce(0, with_multiplier_axis(x, x.shape(1) / multiplier, multiplier, multiplier, 1), dims, false));
+  const Array sums =
+      Array::empty(x.dtype(), image_shape(x.shape(0), x.shape(1) / multiplier, spatial(x.shape())), Layout::channels_last);
+  const Partition parts(sums.size(), 1 << 14);
+  parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
+    for (std::ptrdiff_t i = parts.begin(part); i < parts.end(part); ++i) {
+      const T* const from = x.data<T>() + i * multiplier;
+      T sum = from[0];
+      for (std::ptrdiff_t m = 1; m < multiplier; ++m) {
+        sum += from[m];
+      }
+      sums.data<T>()[i] = sum;
+    }
+  });
+  return sums;
 }
 
 // Offsets of a weight's taps from its filter, and back into [tap][O], so that channels are contiguous.
@@ -420,7 +434,7 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
     pack_weight(weight, true, packed.data());
     run_rows<T>(backward, maps.window.axis[2], weight.shape(1), Reach::grad_input, unit_channels(grad_y), packed.data(),
                 grad_x, {nullptr, false, T(0), T(0)});
-    return sum_multiplier(grad_x, n_outputs / x_shape[1]);
+    return sum_multiplier<T>(grad_x, n_outputs / x_shape[1]);
   });
 }
 
