@@ -7,7 +7,7 @@ import tomllib
 from collections import defaultdict
 from typing import Any
 
-from turns import HERE, Worker, geometric_mean, limits, measure, prepare
+from turns import HERE, Worker, limits, means, measure, prepare
 
 PASSES = ("forward", "grad_input", "grad_weight")
 FAMILIES = ("3x3s1", "dense", "depthwise", "grouped")
@@ -98,6 +98,7 @@ def _one(
             "of_peak": flops / ours / machine["peak_flops"],
             "of_roofline": least / ours,
             "ratio": seconds[best] / ours if best else None,
+            "at_roofline": seconds[best] / least if best else None,
         }
         found.append(row)
         print(
@@ -109,15 +110,15 @@ def _one(
     return found
 
 
-def summarise(rows: list[dict[str, Any]]) -> str:
-    """Return a table of geometric means, and of the two gradients together where both were measured."""
-    groups: dict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return geometric means, and those of the two gradients together where both were measured."""
+    groups: dict[tuple[Any, ...], list[dict[str, float]]] = defaultdict(list)
     pairs: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = defaultdict(dict)
     for row in rows:
         if row["ratio"] is None:
             continue
         key = (row["family"], row["batch"], "cold" if row["cold"] else "warm", row["threads"])
-        groups[(row["pass"], *key)].append((row["ratio"], row["of_peak"]))
+        groups[(row["pass"], *key)].append({name: row[name] for name in ("of_peak", "of_roofline", "ratio")})
         if row["pass"] != "forward":
             pairs[(*key, row["layer"])][row["pass"]] = row
     for key, both in pairs.items():
@@ -126,16 +127,9 @@ def summarise(rows: list[dict[str, Any]]) -> str:
             if shared:
                 theirs = min(sum(row["peers"][library] for row in both.values()) for library in shared)
                 ours = sum(row["seconds"] for row in both.values())
-                peak = 2 / sum(1 / row["of_peak"] for row in both.values())
-                groups[("both gradients", *key[:-1])].append((theirs / ours, peak))
-    lines = [
-        "| pass | family | batch | cache | threads | layers | of peak | over the best peer | lowest |",
-        "|---|---|--:|---|--:|--:|--:|--:|--:|",
-    ]
-    for key, values in sorted(groups.items(), key=str):
-        ratios, peaks = ([value[i] for value in values] for i in (0, 1))
-        lines.append(
-            f"| {' | '.join(map(str, key))} | {len(values)} | {geometric_mean(peaks):.0%} | **{geometric_mean(ratios):.2f}** "
-            f"| {min(ratios):.2f} |"
-        )
-    return "\n".join(lines)
+                of = {
+                    name: sum(row["seconds"] * row[name] for row in both.values()) / ours
+                    for name in ("of_peak", "of_roofline")
+                }
+                groups[("both gradients", *key[:-1])].append(of | {"ratio": theirs / ours})
+    return means(("pass", "family", "batch", "cache", "threads"), "roofline", groups)

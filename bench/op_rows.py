@@ -7,7 +7,7 @@ import tomllib
 from collections import defaultdict
 from typing import Any
 
-from turns import HERE, Worker, geometric_mean, limits, measure, prepare
+from turns import HERE, Worker, limits, means, measure, prepare
 
 HEADER = (
     "| op | pass | batch | ms | spread | GB/s | of bandwidth | best peer | its ms | over it |\n"
@@ -81,6 +81,7 @@ def _one(
         "streams": streams,
         "of_bandwidth": n_bytes / ours / bandwidth,
         "ratio": seconds[best] / ours if best else None,
+        "at_bandwidth": seconds[best] * bandwidth / n_bytes if best else None,
     }
     print(
         f"| {row['name']} | {pass_} | {batch or ''} | {ours * 1e3:.3f} | {spreads['striate']:.0%} | {n_bytes / ours / 1e9:.1f} "
@@ -91,21 +92,12 @@ def _one(
     return [found]
 
 
-def summarise(rows: list[dict[str, Any]]) -> str:
-    """Return a table of geometric means by op and pass, and over all of a batch and number of threads."""
-    groups: dict[tuple[Any, ...], list[tuple[float, float]]] = defaultdict(list)
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return geometric means by op and pass, and over all of a batch and number of threads."""
+    groups: dict[tuple[Any, ...], list[dict[str, float]]] = defaultdict(list)
     for row in rows:
         if row["ratio"] is not None:
             for op, pass_ in ((row["op"], row["pass"]), ("all", "")):
-                groups[(row["threads"], row["batch"] or "", op, pass_)].append((row["ratio"], row["of_bandwidth"]))
-    lines = [
-        "| threads | batch | op | pass | rows | of bandwidth | over the best peer | lowest |",
-        "|--:|--:|---|---|--:|--:|--:|--:|",
-    ]
-    for key, values in sorted(groups.items(), key=str):
-        ratios, shares = ([value[i] for value in values] for i in (0, 1))
-        lines.append(
-            f"| {' | '.join(map(str, key))} | {len(values)} | {geometric_mean(shares):.0%} | **{geometric_mean(ratios):.2f}** "
-            f"| {min(ratios):.2f} |"
-        )
-    return "\n".join(lines)
+                key = (row["threads"], row["batch"] or "", op, pass_)
+                groups[key].append({name: row[name] for name in ("of_bandwidth", "ratio")})
+    return means(("threads", "batch", "op", "pass"), "bandwidth", groups)

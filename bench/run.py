@@ -15,6 +15,9 @@ the roofline: the time of the operations at the multiply-add peak or of the byte
 measured before each shape; Winograd does fewer operations than are counted, and can pass it. Convolutions count once, however
 often a network has them. ncnn and MNN have their input in their own layout, as inside a network.
 
+The summary's `at the roofline`, or `at the bandwidth`, is how much faster than the best peer kernels exactly at that limit would
+be: what a machine allows, though Winograd can pass it.
+
 ops: pools, batch-norm, activations, joins, resizing, softmax and optimizer steps of shapes/ops.toml. Shares are of the best of
 copy, non-temporal copy and triad (for global pools also reading) over as many bytes, counting each input and each output once.
 A gradient is asked of each library's autograd, as a user does.
@@ -30,7 +33,7 @@ from typing import Any
 import conv_rows
 import fingerprint
 import op_rows
-from turns import PEERS, start
+from turns import PEERS, start, table
 
 
 def main() -> None:
@@ -66,9 +69,10 @@ def main() -> None:
         for worker in workers.values():
             worker.stop()
         print()
-    print(kind.summarise(rows))
+    summary = kind.summarise(rows)
+    print(table(summary))
     if arguments.json:
-        arguments.json.write_text(json.dumps(report | {"rows": rows}, indent=1))
+        arguments.json.write_text(json.dumps(report | {"rows": rows, "summary": summary}, indent=1))
 
 
 if __name__ == "__main__":

@@ -159,3 +159,35 @@ def _spread(values: list[float]) -> float:
 
 def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.fmean(map(math.log, values)))
+
+
+def means(
+    names: tuple[str, ...], limit: str, groups: dict[tuple[Any, ...], list[dict[str, float]]]
+) -> list[dict[str, Any]]:
+    """Return each group's key, size and geometric means; at the limit its ratio would be the quotient of two of these."""
+    found = []
+    for key, values in sorted(groups.items(), key=str):
+        mean = {name: geometric_mean([value[name] for value in values]) for name in values[0]}
+        ratio = mean.pop("ratio")
+        found.append(
+            dict(zip(names, key, strict=True))
+            | {"rows": len(values)}
+            | mean
+            | {"over_the_best_peer": ratio, "lowest": min(value["ratio"] for value in values)}
+            | {f"at_the_{limit}": ratio / mean[f"of_{limit}"]}
+        )
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Return a summary in Markdown."""
+
+    def cell(name: str, value: Any) -> str:
+        if not isinstance(value, float):
+            return str(value)
+        return f"{value:.0%}" if name.startswith("of_") else f"{value:.2f}"
+
+    lines = [[name.replace("_", " ") for name in row] for row in found[:1]]
+    lines += [["--:" if isinstance(value, int | float) else "---" for value in row.values()] for row in found[:1]]
+    lines += [[cell(name, value) for name, value in row.items()] for row in found]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

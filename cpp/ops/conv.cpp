@@ -676,17 +676,24 @@ std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Exten
                                       const ConvParams& params, DType dtype) {
   const Geometry geometry = make_geometry(op, x_shape, weight_shape, params);
   const bool has_groups = depthwise_applies(dtype, x_shape[1], weight_shape, params.groups);
+  ConvShape shape = shape_of(geometry, x_shape.rank(), dtype);
+  std::vector<ConvVerdict> verdicts = explain_choice(pass, shape);
+  shape.dtype = dtype;
+  const double flops = has_groups ? depthwise_flops(pass, shape) : 0;
   if (has_groups && weight_shape[1] == 1) {
     return {{.algorithm = "depthwise",
              .is_chosen = true,
-             .flops = 0,
+             .flops = flops,
              .work = {},
              .error_bound = 0,
              .reason = "every channel is a group of its own: memory, not arithmetic, sets the time"}};
   }
-  std::vector<ConvVerdict> verdicts = explain_choice(pass, shape_of(geometry, x_shape.rank(), dtype));
   if (has_groups) {
     verdicts[0].algorithm = "grouped";  // directly, with groups of few channels that share a vector or a tile's pixels
+  }
+  if (flops > 0) {
+    verdicts[0].flops = flops;
+    verdicts[0].work = {};
   }
   return verdicts;
 }

@@ -1,6 +1,7 @@
 // Depthwise convolution, where every group has one input channel, and convolution of small groups. conv.cpp branches here.
 #pragma once
 
+#include "ops/conv2d_choose.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -9,6 +10,10 @@ namespace striate {
 // channel; or groups of up to 64 channels. (A single channel is left to the GEMM, whose tiles it fills with taps.)
 [[nodiscard]] bool depthwise_applies(DType dtype, std::ptrdiff_t channels, const Extents& weight_shape,
                                      std::ptrdiff_t groups);
+
+// What one core at its peak could do in the time predicted of the kernels for single channels and for groups that share
+// vectors; 0 where these run no such kernel.
+[[nodiscard]] double depthwise_flops(ConvPass pass, const ConvShape& shape);
 
 // As conv, conv_grad_input and conv_grad_weight of ops.hpp.
 [[nodiscard]] Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused,

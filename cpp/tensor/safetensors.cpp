@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tensor/copy.hpp"
+#include "tensor/copy_elements.hpp"
 
 namespace striate {
 namespace {

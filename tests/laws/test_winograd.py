@@ -262,6 +262,29 @@ def test_explanation_of_what_never_runs_winograd() -> None:
     assert [verdict.algorithm for verdict in found.verdicts] == ["grouped", "winograd2", "winograd4", "winograd6"]
 
 
+@pytest.mark.parametrize("dtype", [striate.float32, striate.float64])
+@pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
+@pytest.mark.parametrize("weight_shape", [(64, 1, 3, 3), (128, 1, 5, 5), (64, 4, 3, 3), (96, 8, 3, 3)])
+def test_predicted_time_of_groups_grows_with_the_batch(
+    weight_shape: tuple[int, ...], pass_: str, dtype: striate.DType
+) -> None:
+    def predicted(batch: int) -> float:
+        found = striate.machine.explain(
+            "conv2d",
+            (batch, 64, 28, 28),
+            weight_shape,
+            padding=1,
+            groups=64 // weight_shape[1],
+            pass_=pass_,
+            dtype=dtype,
+        )
+        assert found.chosen.predicted_ms is not None
+        return found.chosen.predicted_ms
+
+    assert 0 < predicted(1) < predicted(4) <= 4 * predicted(1)
+    assert predicted(16) == pytest.approx(4 * predicted(4), rel=0.2)  # what a call costs beside its pixels is little
+
+
 def test_batch_invariance_keeps_the_bits_of_a_sample(tmp_path: Path) -> None:
     # Where bytes are dear, a sample of this layer takes another algorithm alone than in a batch of 64.
     isa = striate.machine.active_isa()

@@ -193,46 +193,20 @@ class Task:
             "n_test": len(self.test_set),
         }
 
-    def build(self) -> Classifier:
+    def build(self) -> nn.Module:
         """Build the network, its weights drawn from the seed, with the normalisation of the training set."""
         striate.manual_seed(self.recipe.seed)
         return build(self.describe(), *data.channel_statistics(self.train_set.images))
 
 
-def build(config: Mapping[str, Any], mean: NDArray[np.float32], std: NDArray[np.float32]) -> Classifier:
-    """Build the network that a `config.json` describes."""
+def build(config: Mapping[str, Any], mean: NDArray[np.float32], std: NDArray[np.float32]) -> nn.Module:
+    """Build the network that a `config.json` describes, and its pictures' normalisation, so that weights are all it needs."""
     height, width, channels = config["image_shape"]
     network = models.build(
         config["recipe"]["model"], len(config["classes"]), in_channels=channels, image_size=(height, width)
     )
-    return Classifier(network, mean, std)
-
-
-class Classifier(nn.Module):
-    """A network together with the normalisation of its pictures, so that its weights are all a user needs.
-
-    Parameters
-    ----------
-    network : Module
-        Maps normalised pictures, shape (N, C, H, W), to logits, shape (N, K).
-    mean, std : ndarray of float32, shape (C,)
-        Statistics of the training set's pixels, scaled to 0..1.
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, network: nn.Module, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
-        """Keep the network; (x / 255 − mean) / std becomes x · scale + shift."""
-        super().__init__()
-        self.register_buffer("scale", striate.tensor((1 / (255 * std)).reshape(1, -1, 1, 1).astype(np.float32)))
-        self.register_buffer("shift", striate.tensor((-mean / std).reshape(1, -1, 1, 1).astype(np.float32)))
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits, shape (N, K), of pictures x with values from 0 to 255, shape (N, C, H, W)."""
-        y: Tensor = self.network(x.to(striate.float32) * self.scale + self.shift)
-        return y
+    normalize = nn.Normalize(mean.tolist(), std.tolist())
+    return nn.Sequential({"normalize": normalize, "network": network})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -497,7 +471,7 @@ class _Record(train.Callback):
         self.reporter.epoch(row, (run.n_batches or 0) * self.batch_size / row["seconds"])
 
 
-def fit(model: Classifier, task: Task, run: RunFolder, reporter: Reporter) -> list[dict[str, float]]:
+def fit(model: nn.Module, task: Task, run: RunFolder, reporter: Reporter) -> list[dict[str, float]]:
     """Train the epochs of a recipe that are not done yet; return the history."""
     recipe = task.recipe
     augmentation: list[data.Transform] = []

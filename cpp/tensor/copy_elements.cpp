@@ -1,4 +1,4 @@
-#include "tensor/copy.hpp"
+#include "tensor/copy_elements.hpp"
 
 #include <algorithm>
 #include <cstring>
