@@ -38,13 +38,11 @@ struct DepthwiseLines {
   const DepthwiseEpilogue<T>* epilogue;
 };
 
-// The weights' gradient from n_rows rows of n pixels of g; the windows are those of DepthwiseLines:
-// grad_w[l][q][c] += Σ_r Σ_j x[r][l][j·stride + q − pad][c]·g[r][j][c]
+// The weights' gradient from a row of n pixels of g; the windows are those of DepthwiseLines:
+// grad_w[t][q][c] += Σ_j x[t][j·stride + q − pad][c]·g[j][c]
 template <class T>
-struct DepthwiseRows {
-  const T* const* x;  // [n_rows][n_lines] pointers to pixel 0 of a line
-  const T* const* g;  // [n_rows] pointers to pixel 0; pixels are g_step apart
-  std::ptrdiff_t n_rows;
+struct DepthwiseGradients {
+  const T* const* x;  // [n_lines] pointers to pixel 0 of a line; pixels are `pixel` apart
   std::ptrdiff_t n_lines;
   std::ptrdiff_t taps;
   std::ptrdiff_t stride;
@@ -52,9 +50,11 @@ struct DepthwiseRows {
   std::ptrdiff_t in;
   std::ptrdiff_t pixel;
   std::ptrdiff_t n;
-  std::ptrdiff_t g_step;
   std::ptrdiff_t channels;
-  T* const* grad_w;  // [n_lines] pointers to [taps][channels]
+  const T* g;
+  std::ptrdiff_t g_step;
+  T* const* grad_w;  // [n_lines] pointers to tap 0; taps are w_step apart
+  std::ptrdiff_t w_step;
 };
 
 template <class T>
@@ -65,8 +65,8 @@ struct DepthwiseKernels {
   // The transpose of stride 2, where has_lines holds: y[j][c] = Σ_t Σ_q x[t][(j + pad − q) / 2][c]·w[t][q][c] over the taps
   // q for which that is a pixel.
   void (*lines_transposed)(const DepthwiseLines<T>& lines);
-  // For groups of one channel, 5 taps and stride 1 or 2, any number of channels from a vector on; null for others.
-  void (*rows_grad_weight)(const DepthwiseRows<T>& rows);
+  // For groups of one channel, 3 or 5 taps and stride 1 or 2, any number of channels from a vector on; null for others.
+  void (*lines_grad_weight)(const DepthwiseGradients<T>& lines);
   // y[j][c] = Σ_t x[t][j][c]·w[t][c], one chain of fused multiply-adds in order of t. With `continues` it starts at y; with
   // an epilogue the result is clamp(Σ + bias).
   void (*row)(const T* const* x,  // [n_taps] pointers to n pixels, x_step apart

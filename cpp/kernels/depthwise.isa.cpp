@@ -6,9 +6,8 @@
 // Register budget of `row`: 8 pixels of accumulators + 1 vector of weights + 1 of x = 10 of 16: 9 loads for 8 multiply-adds.
 // `lines` keeps a line's weights in registers as well, and uses each loaded pixel for every window it lies in: 8 + 5 + 1 =
 // 14 of 16, and 12 + 5 loads for 40 multiply-adds. Register budget of `grad_weight`: 13 taps of accumulators + 1 of g + 1 of
-// x; taps are shared out evenly, since few chains wait for one another. `row_lines` holds the sums of two lines of five taps
-// (ten of 16) or of all five (25 of 32) over all rows of a call; for 3×3 it is no faster than `grad_weight`, which takes the
-// nine taps of a row at once.
+// x; taps are shared out evenly, since few chains wait for one another. `gradient_block` holds the sums of three lines of
+// three taps + 3 of g + 1 of x = 13 of 16, of two lines of five taps = 16, or of all five = 31 of 32.
 //
 // Tried and not kept: asking for the lines that the next row reads (stride 1 and 2, 112×112 and 56×56: within 10 %).
 #include "kernels/table.hpp"
@@ -419,120 +418,134 @@ void grad_weight(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step
   }
 }
 
-// Windows of one row. kInside: no pixel is outside, for outputs [begin, end).
-template <class T, int K, int S, int NL, bool kInside>
-STRIATE_INLINE void row_products(const DepthwiseRows<T>& rows, const T* const (&x)[NL], const T* g, std::ptrdiff_t begin,
-                                 std::ptrdiff_t end, Vec<T> (&sum)[NL][K]) {
-  const std::ptrdiff_t pixel = rows.pixel;
-  std::ptrdiff_t at = (begin * S - rows.pad) * pixel;
-  g += begin * rows.g_step;
-  for (std::ptrdiff_t j = begin; j < end; ++j, at += S * pixel, g += rows.g_step) {
-    const Vec<T> grad = load(g);
+// NL lines, NJ outputs from the j-th on; a pixel is loaded once for all windows it lies in. kInside: no pixel is outside.
+template <class T, int K, int S, int NL, int NJ, bool kInside>
+void gradient_block(const DepthwiseGradients<T>& lines, std::ptrdiff_t first_line, std::ptrdiff_t j) {
+  constexpr int W = kWidth<T>;
+  constexpr int kPixelsRead = (NJ - 1) * S + K;
+  const std::ptrdiff_t first = j * S - lines.pad;
+  const std::ptrdiff_t begin = first < 0 ? -first : 0;
+  const std::ptrdiff_t end = lines.in - first < kPixelsRead ? lines.in - first : kPixelsRead;
+  const std::ptrdiff_t pixel = lines.pixel;
+  const std::ptrdiff_t g_step = lines.g_step;
+  const std::ptrdiff_t w_step = lines.w_step;
+  const std::ptrdiff_t channels = lines.channels;
+  const T* const g = lines.g + j * g_step;
+  const T* x[NL];
+  T* to[NL];
 #pragma GCC unroll 5
-    for (int q = 0; q < K; ++q) {
-      const std::ptrdiff_t i = j * S + q - rows.pad;
-      if (!kInside && (i < 0 || i >= rows.in)) {
+  for (int l = 0; l < NL; ++l) {
+    x[l] = lines.x[first_line + l];
+    to[l] = lines.grad_w[first_line + l];
+  }
+  for (std::ptrdiff_t next = 0; next < channels; next += W) {
+    const std::ptrdiff_t c = next + W <= channels ? next : channels - W;
+    Vec<T> grad[NJ];
+    Vec<T> sum[NL][K];
+#pragma GCC unroll 5
+    for (int l = 0; l < NL; ++l) {
+#pragma GCC unroll 5
+      for (int q = 0; q < K; ++q) {
+        sum[l][q] = Vec<T>{};
+      }
+    }
+    std::ptrdiff_t at = first * pixel + c;
+#pragma GCC unroll 24
+    for (int i = 0; i < kPixelsRead; ++i, at += pixel) {
+      if (i % S == 0 && i / S < NJ) {
+        grad[i / S] = load(g + i / S * g_step + c);
+      }
+      if (!kInside && (i < begin || i >= end)) {
         continue;
       }
 #pragma GCC unroll 5
       for (int l = 0; l < NL; ++l) {
-        sum[l][q] = fma<T>(load(x[l] + at + q * pixel), grad, sum[l][q]);
+        const Vec<T> value = load(x[l] + at);
+#pragma GCC unroll 5
+        for (int q = 0; q < K; ++q) {
+          if (i >= q && (i - q) % S == 0 && (i - q) / S < NJ) {
+            sum[l][q] = fma<T>(value, grad[(i - q) / S], sum[l][q]);
+          }
+        }
       }
     }
-  }
-}
-
-// NL lines of taps, one vector of channels: the sums stay in registers over all rows. Of less than a vector only the last
-// n_lanes are added: those before belong to the vector before.
-template <class T, int K, int S, int NL>
-void row_lines(const DepthwiseRows<T>& rows, std::ptrdiff_t first, std::ptrdiff_t c, std::ptrdiff_t n_lanes) {
-  Vec<T> sum[NL][K];
-#pragma GCC unroll 5
-  for (int l = 0; l < NL; ++l) {
-#pragma GCC unroll 5
-    for (int q = 0; q < K; ++q) {
-      sum[l][q] = Vec<T>{};
-    }
-  }
-  // Outputs [begin, end) have every tap inside.
-  std::ptrdiff_t begin = (rows.pad + S - 1) / S;
-  begin = begin < rows.n ? begin : rows.n;
-  std::ptrdiff_t end = rows.in + rows.pad >= K ? (rows.in + rows.pad - K) / S + 1 : 0;
-  end = end < begin ? begin : end < rows.n ? end : rows.n;
-  for (std::ptrdiff_t r = 0; r < rows.n_rows; ++r) {
-    const T* x[NL];
 #pragma GCC unroll 5
     for (int l = 0; l < NL; ++l) {
-      x[l] = rows.x[r * rows.n_lines + first + l] + c;
-    }
-    const T* const g = rows.g[r] + c;
-    row_products<T, K, S, NL, false>(rows, x, g, 0, begin, sum);
-    row_products<T, K, S, NL, true>(rows, x, g, begin, end, sum);
-    row_products<T, K, S, NL, false>(rows, x, g, end, rows.n, sum);
-  }
-  constexpr int W = kWidth<T>;
 #pragma GCC unroll 5
-  for (int l = 0; l < NL; ++l) {
-#pragma GCC unroll 5
-    for (int q = 0; q < K; ++q) {
-      T* const at = rows.grad_w[first + l] + q * rows.channels + c;
-      if (n_lanes == W) {
-        store(at, load(at) + sum[l][q]);
-      } else {
-        for (std::ptrdiff_t i = W - n_lanes; i < W; ++i) {
-          at[i] += sum[l][q][i];
+      for (int q = 0; q < K; ++q) {
+        T* const at_w = to[l] + q * w_step + c;
+        if (c == next) {
+          store(at_w, load(at_w) + sum[l][q]);
+        } else {
+          T lanes[W];  // indexing the sum itself would keep it in memory
+          store(lanes, sum[l][q]);
+          for (std::ptrdiff_t i = next - c; i < W; ++i) {  // the lanes before belong to the vector before
+            at_w[i] += lanes[i];
+          }
         }
       }
     }
   }
 }
 
-// Lines of K taps whose sums fit into registers, beside one vector of g and one of x.
+template <class T, int K, int S, int NL, int NJ>
+void gradient_block(const DepthwiseGradients<T>& lines, std::ptrdiff_t first_line, std::ptrdiff_t j) {
+  if (j * S >= lines.pad && (j + NJ - 1) * S + K - lines.pad <= lines.in) {
+    gradient_block<T, K, S, NL, NJ, true>(lines, first_line, j);
+  } else {
+    gradient_block<T, K, S, NL, NJ, false>(lines, first_line, j);
+  }
+}
+
+// Whether the sums of 25 taps fit into registers, beside five vectors of g and one of x.
 #if (defined(__AVX512F__) || defined(__aarch64__)) && !defined(STRIATE_VEC_BYTES)
-constexpr int kSums = 25;
+constexpr bool kHolds25 = true;
 #else
-constexpr int kSums = 13;
+constexpr bool kHolds25 = false;
 #endif
 
+template <class T, int K, int S, int NJ>
+void gradient_lines(const DepthwiseGradients<T>& lines, std::ptrdiff_t j) {
+  constexpr int kMost = K == 3 ? 3 : kHolds25 ? 5 : 2;
+  std::ptrdiff_t l = 0;
+  for (; l + kMost <= lines.n_lines; l += kMost) {
+    gradient_block<T, K, S, kMost, NJ>(lines, l, j);
+  }
+  for (; l + 2 <= lines.n_lines; l += 2) {
+    gradient_block<T, K, S, 2, NJ>(lines, l, j);
+  }
+  if (l < lines.n_lines) {
+    gradient_block<T, K, S, 1, NJ>(lines, l, j);
+  }
+}
+
+// Blocks do not overlap, as their sums are added.
 template <class T, int K, int S>
-void row_lines_of(const DepthwiseRows<T>& rows) {
-  constexpr std::ptrdiff_t W = kWidth<T>;
-  constexpr std::ptrdiff_t kMost = kSums / K < 5 ? kSums / K : 5;
-  for (std::ptrdiff_t next = 0; next < rows.channels; next += W) {
-    const std::ptrdiff_t c = next + W <= rows.channels ? next : rows.channels - W;
-    const std::ptrdiff_t n_lanes = W - (next - c);
-    for (std::ptrdiff_t l = 0; l < rows.n_lines;) {
-      const std::ptrdiff_t left = rows.n_lines - l < kMost ? rows.n_lines - l : kMost;
-      const auto run = [&]<int NL>() {
-        if constexpr (NL <= kMost) {
-          row_lines<T, K, S, NL>(rows, l, c, n_lanes);
-        }
-      };
-      switch (left) {
-        case 1:
-          run.template operator()<1>();
-          break;
-        case 2:
-          run.template operator()<2>();
-          break;
-        case 3:
-          run.template operator()<3>();
-          break;
-        case 4:
-          run.template operator()<4>();
-          break;
-        default:
-          run.template operator()<5>();
-          break;
-      }
-      l += left;
+void gradients_of(const DepthwiseGradients<T>& lines) {
+  std::ptrdiff_t j = 0;
+  if (lines.n % 7 == 0) {
+    for (; j < lines.n; j += 7) {
+      gradient_lines<T, K, S, 7>(lines, j);
     }
+    return;
+  }
+  for (; j + 8 <= lines.n; j += 8) {
+    gradient_lines<T, K, S, 8>(lines, j);
+  }
+  for (; j + 4 <= lines.n; j += 4) {
+    gradient_lines<T, K, S, 4>(lines, j);
+  }
+  for (; j < lines.n; ++j) {
+    gradient_lines<T, K, S, 1>(lines, j);
   }
 }
 
 template <class T>
-void rows_grad_weight(const DepthwiseRows<T>& rows) {
-  return rows.stride == 1 ? row_lines_of<T, 5, 1>(rows) : row_lines_of<T, 5, 2>(rows);
+void lines_grad_weight(const DepthwiseGradients<T>& lines) {
+  if (lines.taps == 3) {
+    return lines.stride == 1 ? gradients_of<T, 3, 1>(lines) : gradients_of<T, 3, 2>(lines);
+  }
+  return lines.stride == 1 ? gradients_of<T, 5, 1>(lines) : gradients_of<T, 5, 2>(lines);
 }
 
 template <class T, int G>
@@ -541,11 +554,11 @@ void fill(DepthwiseKernels<T>& table) {
     table = {.has_lines = has_lines<T, G>,
              .lines = all_lines<T, G>,
              .lines_transposed = all_lines_transposed<T, G>,
-             .rows_grad_weight = nullptr,
+             .lines_grad_weight = nullptr,
              .row = row<T, G>,
              .grad_weight = grad_weight<T, G>};
     if constexpr (G == 1) {
-      table.rows_grad_weight = rows_grad_weight<T>;
+      table.lines_grad_weight = lines_grad_weight<T>;
     }
   }
 }
