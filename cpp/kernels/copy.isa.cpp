@@ -222,6 +222,60 @@ void stream(const void* x, void* y, std::ptrdiff_t n_bytes) {
   }
 }
 
+// n_bytes by whole vectors, the last one over the one before; short runs by words and bytes.
+STRIATE_INLINE void copy_run(const std::byte* x, std::byte* y, std::ptrdiff_t n_bytes) {
+  typedef std::uint8_t T;
+  constexpr std::ptrdiff_t V = kVecBytes;
+  const T* const from = reinterpret_cast<const T*>(x);
+  T* const to = reinterpret_cast<T*>(y);
+  std::ptrdiff_t i = 0;
+  if (n_bytes >= V) {
+    for (; i + 4 * V <= n_bytes; i += 4 * V) {
+      const Vec<T> a = load(from + i);
+      const Vec<T> b = load(from + i + V);
+      const Vec<T> c = load(from + i + 2 * V);
+      const Vec<T> d = load(from + i + 3 * V);
+      store(to + i, a);
+      store(to + i + V, b);
+      store(to + i + 2 * V, c);
+      store(to + i + 3 * V, d);
+    }
+    for (; i + V <= n_bytes; i += V) {
+      store(to + i, load(from + i));
+    }
+    if (i < n_bytes) {
+      store(to + n_bytes - V, load(from + n_bytes - V));
+    }
+    return;
+  }
+  for (; i + 4 <= n_bytes; i += 4) {
+    __builtin_memcpy(to + i, from + i, 4);
+  }
+  for (; i < n_bytes; ++i) {
+    to[i] = from[i];
+  }
+}
+
+// Contract: JoinFn in map.hpp.
+void join(std::ptrdiff_t row, std::ptrdiff_t end_row, std::ptrdiff_t n_inputs, const std::byte* const* x,
+          const std::ptrdiff_t* n_bytes, std::byte* y, bool streams) {
+  std::ptrdiff_t y_row = 0;
+  for (std::ptrdiff_t k = 0; k < n_inputs; ++k) {
+    y_row += n_bytes[k];
+  }
+  std::byte* to = y + row * y_row;
+  for (; row < end_row; ++row) {
+    for (std::ptrdiff_t k = 0; k < n_inputs; ++k) {
+      if (streams) {
+        stream(x[k] + row * n_bytes[k], to, n_bytes[k]);
+      } else {
+        copy_run(x[k] + row * n_bytes[k], to, n_bytes[k]);
+      }
+      to += n_bytes[k];
+    }
+  }
+}
+
 template <class X>
 void fill_row(CopyFn* row) {
   row[0] = copy<X, float>;
@@ -253,6 +307,7 @@ void fill_copy(KernelTable& table) {
   maps.copy[2][2] = maps.copy[3][3] = move<std::uint16_t>;
   maps.copy[4][4] = maps.copy[5][5] = maps.copy[8][8] = move<std::uint8_t>;
   maps.stream = stream;
+  maps.join = join;
   maps.transpose[0] = transpose<std::uint8_t>;
   maps.transpose[1] = transpose<std::uint16_t>;
   maps.transpose[2] = transpose<std::uint32_t>;

@@ -137,11 +137,17 @@ using TransposeFn = void (*)(std::ptrdiff_t n_i, std::ptrdiff_t n_k, const void*
 // Copies bytes past the caches; y is aligned to 64 and n_bytes a multiple of it.
 using StreamFn = void (*)(const void* x, void* y, std::ptrdiff_t n_bytes);
 
+// Row r of y is row r of x[0], of x[1], …: n_bytes[k] each. `streams`: past the caches; y is aligned to 64 and all n_bytes
+// are multiples of it.
+using JoinFn = void (*)(std::ptrdiff_t row, std::ptrdiff_t end_row, std::ptrdiff_t n_inputs, const std::byte* const* x,
+                        const std::ptrdiff_t* n_bytes, std::byte* y, bool streams);
+
 struct MapKernels {
   MapFn map[kMapOps][kMapTypes];  // null where the operator has no such type
   CopyFn copy[9][9];              // [DType of x][DType of y]
   TransposeFn transpose[4];       // [log2 of the item's bytes]
   StreamFn stream;
+  JoinFn join;
 };
 
 // x (P, R, Q) → y (P, Q), y[p][q] = ⊕_r x[p][r][q]. Fixed order for a given geometry and instruction set.

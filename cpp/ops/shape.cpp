@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <vector>
 
+#include "machine/memory.hpp"
 #include "machine/threads.hpp"
 #include "ops/map.hpp"
 #include "ops/shape.hpp"
@@ -54,6 +56,34 @@ void check_slice(const char* op, const Extents& shape, const Extents& begin, con
           op, ": expected a range inside axis ", axis, " of ", to_string(shape), ", got begin ", begin[axis], ", size ",
           size[axis], ", step ", step[axis], "; shorten the slice");
   }
+}
+
+// Where all tensors lie as y does, each of its rows is one run of each of them; false where they do not, or where rows are
+// so long that tensors are better copied one after another.
+bool join_rows(const Array& y, int axis, std::span<const Array> tensors) {
+  const std::ptrdiff_t n_row = y.stride(axis) * y.shape(axis);
+  if (y.size() == 0 || n_row > kGrain / 2) {
+    return false;
+  }
+  const std::ptrdiff_t item = item_bytes(y.dtype());
+  std::vector<const std::byte*> x;
+  std::vector<std::ptrdiff_t> n_bytes;
+  bool has_whole_lines = true;
+  for (const Array& tensor : tensors) {
+    if (!tensor.is_dense(layout_of(y))) {
+      return false;
+    }
+    x.push_back(tensor.bytes());
+    n_bytes.push_back(y.stride(axis) * tensor.shape(axis) * item);
+    has_whole_lines = has_whole_lines && n_bytes.back() % static_cast<std::ptrdiff_t>(kAlignment) == 0;
+  }
+  const bool streams = has_whole_lines && y.size() * item > kStreamBytes;
+  const Partition rows(y.size() / n_row, kGrain / 2 / n_row);
+  parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
+    kernels().maps.join(rows.begin(part), rows.end(part), static_cast<std::ptrdiff_t>(x.size()), x.data(), n_bytes.data(),
+                        y.bytes(), streams);
+  });
+  return true;
 }
 
 Array strided_part(const Array& x, const Extents& begin, const Extents& size, const Extents& step) {
@@ -160,6 +190,9 @@ Array concat(std::span<const Array> tensors, int dim) {
     }
   }
   const Array y = Array::empty(first.dtype(), shape, layout_of(*largest));
+  if (join_rows(y, axis, tensors)) {
+    return y;
+  }
   std::ptrdiff_t begin = 0;
   for (const Array& x : tensors) {
     copy_into(part(y, axis, begin, x.shape(axis)), x);
