@@ -99,6 +99,19 @@ Array divided(const Array& x, const Divisors& divisors) {
   return y;
 }
 
+// Whether the one window is the whole of a large image: then a list of its taps takes longer than their sum (96 channels at
+// 112×112, batch 16: 1.62 ms by taps, 1.50 as a reduction; 512 at 7×7 0.02 and 0.06).
+bool is_global(const GatherPlan& plan) {
+  constexpr std::ptrdiff_t kLarge = 2048;
+  std::ptrdiff_t n_pixels = 1;
+  for (const AxisMap& axis : plan.axis) {
+    n_pixels *= axis.n_sources;
+  }
+  return n_pixels >= kLarge && std::all_of(std::begin(plan.axis), std::end(plan.axis), [](const AxisMap& axis) {
+           return axis.n_targets() == 1 && static_cast<std::ptrdiff_t>(axis.entries.size()) == axis.n_sources;
+         });
+}
+
 void check_dilation(const char* op, const PoolParams& params) {
   check(std::all_of(params.window.dilation.begin(), params.window.dilation.end(), [](std::ptrdiff_t d) { return d == 1; }),
         op, ": expected dilation=1, got another one; mean pooling has no dilation");
@@ -112,6 +125,18 @@ Array avg_pool(const char* op, const Array& x, const PoolParams& params) {
     check_dilation(op, params);
     PoolMaps maps = make_pool_maps(op, x.shape(), params);
     const Divisors divisors(maps, params);
+    if (is_global(maps.forward) && x.size() > 0) {
+      std::vector<int> dims;
+      for (int axis = 2; axis < x.rank(); ++axis) {
+        dims.push_back(axis);
+      }
+      Array y = unit_channels(reduce(0, unit_channels(x), dims, true));
+      const T scale = divisors.at<T>(0, 0, 0);
+      for (std::ptrdiff_t i = 0; i < y.size(); ++i) {
+        y.data<T>()[i] *= scale;
+      }
+      return y;
+    }
     maps.forward.runs = cut_at_divisors(maps.forward, divisors.inverse[2]);
     const Array y = Array::empty(x.dtype(), maps.y_shape, Layout::channels_last);
     run_sum<T>(maps.forward, unit_channels(x), y,

@@ -119,6 +119,7 @@ CASES = (
     ),
     _adaptive_avg_case("global", (2, 17, 5, 6), 1),
     _adaptive_avg_case("global-exact", (2, 9, 4, 4), (1, 1), exact=True),
+    _adaptive_avg_case("global-large", (2, 3, 47, 45), 1),
     _adaptive_avg_case("uneven", (1, 8, 7, 9), (3, 5)),
     _adaptive_avg_case("grow", (1, 3, 3, 4), (5, 7)),
     _adaptive_avg_case("keep", (1, 3, 5, 4), (None, 2)),
