@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -159,6 +159,8 @@ def programs() -> dict[str, Callable[[], Program]]:
     for layer in (*test_winograd.SMALL, *test_winograd.LARGE[1:3]):
         for m in test_winograd.SIZES:
             made[f"winograd{m}-{layer.channels}-{layer.filters}"] = partial(of_winograd, layer, m)
+        of_5x5 = replace(layer, kernel=5)
+        made[f"winograd2-5x5-{layer.channels}-{layer.filters}"] = partial(of_winograd, of_5x5, 2)
     return made
 
 

@@ -1,14 +1,21 @@
 // What the transforms of Winograd convolution compute (Lavin & Gray 2016, arXiv:1509.09308; points as in Barabasz et al.,
-// arXiv:1803.10986). F(m×m, 3×3) takes n = m + 2 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ (n×n), G (n×3) and
-// Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of channels.
+// arXiv:1803.10986). F(m×m, r×r) takes n = m + r − 1 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ (n×n), G (n×r)
+// and Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of channels.
 #pragma once
 
 #include <cstddef>
 
 namespace striate {
 
-// m of F(m×m, 3×3), as an index into tables: m = 2·(size + 1).
-inline constexpr int kWinogradSizes = 3;
+// F(m×m, r×r).
+struct WinogradForm {
+  int m, r;
+  [[nodiscard]] constexpr int n() const { return m + r - 1; }
+};
+
+// The forms that exist; their order is that of tables.
+inline constexpr int kWinogradForms = 4;
+inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3}, {4, 3}, {6, 3}, {2, 5}};
 
 // A tile's elements: (i, j) at x + i·stride_h + j·stride_w, `channels` contiguous values each; outside [begin, end) an
 // element reads as zero.
@@ -33,11 +40,11 @@ struct WinogradTarget {
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
 
 struct WinogradKernels {
-  WinogradTransform input[kWinogradSizes];        // V = Bᵀ d B       n×n → n×n
-  WinogradTransform output[kWinogradSizes];       // y = Aᵀ M A       n×n → m×m, then + bias and clamp
-  WinogradTransform filter[kWinogradSizes];       // U = G g Gᵀ       3×3 → n×n
-  WinogradTransform grad_output[kWinogradSizes];  // Z = A grad_y Aᵀ  m×m → n×n
-  WinogradTransform grad_filter[kWinogradSizes];  // Gᵀ U G           n×n → 3×3
+  WinogradTransform input[kWinogradForms];        // V = Bᵀ d B       n×n → n×n
+  WinogradTransform output[kWinogradForms];       // y = Aᵀ M A       n×n → m×m, then + bias and clamp
+  WinogradTransform filter[kWinogradForms];       // U = G g Gᵀ       r×r → n×n
+  WinogradTransform grad_output[kWinogradForms];  // Z = A grad_y Aᵀ  m×m → n×n
+  WinogradTransform grad_filter[kWinogradForms];  // Gᵀ U G           n×n → r×r
 };
 
 }  // namespace striate

@@ -1,8 +1,8 @@
 // Transforms of Winograd convolution; contracts in winograd.hpp.
 //
 // A transform runs down the rows of a tile into a small array that stays in L1, then down its columns. The points come in
-// pairs ±a, so a row is an even part and an odd part, added and subtracted: m/2 + 1 multiply-adds an element of the input
-// transform, m/2 of the output transform.
+// pairs ±a, so a row is an even part and an odd part, added and subtracted: n/2 multiply-adds an element of the input
+// transform, n/2 − 1 of the output transform.
 // Rounding: at most n multiply-adds per one-dimensional transform; the bound is tests/oracle/winograd.py.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
@@ -14,34 +14,37 @@ using V = Vec<float>;
 inline constexpr std::ptrdiff_t W = kWidth<float>;
 inline constexpr std::ptrdiff_t kLine = 16;  // values of a cache line
 
-// The positive points of F(M×M, 3×3).
-template <int M>
+// The positive ones of N points.
+template <int N>
 struct Points;
 template <>
-struct Points<2> {
+struct Points<4> {
   static constexpr double a[1] = {1};
 };
 template <>
-struct Points<4> {
+struct Points<6> {
   static constexpr double a[2] = {0.625, 1.5};
 };
 template <>
-struct Points<6> {
+struct Points<8> {
   static constexpr double a[3] = {1, 2, 0.5};
 };
 
+template <int N>
+inline constexpr int kPairs = N / 2 - 1;
+
 // Coefficients of Π (x − a_r²) over all r but `skipped`: c[k] of x^k.
-template <int M>
+template <int N>
 struct Product {
-  double c[M / 2 + 1];
+  double c[kPairs<N> + 1];
   constexpr explicit Product(int skipped) : c{} {
     c[0] = 1;
     int degree = 0;
-    for (int r = 0; r < M / 2; ++r) {
+    for (int r = 0; r < kPairs<N>; ++r) {
       if (r == skipped) {
         continue;
       }
-      const double root = Points<M>::a[r] * Points<M>::a[r];
+      const double root = Points<N>::a[r] * Points<N>::a[r];
       for (int k = ++degree; k >= 0; --k) {
         c[k] = (k > 0 ? c[k - 1] : 0) - root * c[k];
       }
@@ -49,17 +52,17 @@ struct Product {
   }
 };
 
-// N of the point ±a_q: Π over the other finite points p of (a_q − p); of zero for q = −1.
-template <int M>
+// The scale of the point ±a_q: Π over the other finite points p of (a_q − p); of zero for q = −1.
+template <int N>
 constexpr double scale(int q) {
-  double n = q < 0 ? 1 : 2 * Points<M>::a[q] * Points<M>::a[q];
-  for (int r = 0; r < M / 2; ++r) {
-    const double root = Points<M>::a[r] * Points<M>::a[r];
+  double product = q < 0 ? 1 : 2 * Points<N>::a[q] * Points<N>::a[q];
+  for (int r = 0; r < kPairs<N>; ++r) {
+    const double root = Points<N>::a[r] * Points<N>::a[r];
     if (r != q) {
-      n *= q < 0 ? -root : Points<M>::a[q] * Points<M>::a[q] - root;
+      product *= q < 0 ? -root : Points<N>::a[q] * Points<N>::a[q] - root;
     }
   }
-  return n;
+  return product;
 }
 
 constexpr double power(double a, int k) { return k == 0 ? 1 : a * power(a, k - 1); }
@@ -69,73 +72,76 @@ STRIATE_INLINE V times_plus(double a, V x, V sum) {
   return a == 1 ? x + sum : fma<float>(broadcast(static_cast<float>(a)), x, sum);
 }
 
-template <int M>
+template <int N>
 struct Input {
-  static constexpr int kIn = M + 2;
-  static constexpr int kOut = M + 2;
+  static constexpr int kIn = N;
+  static constexpr int kOut = N;
+  static constexpr bool kFinishes = false;
   STRIATE_INLINE static void run(const V* d, V* v) {
-    constexpr Product<M> all(-1);
-    V zero = d[M];
-    V infinite = d[M + 1];
+    constexpr Product<N> all(-1);
+    V zero = d[N - 2];
+    V infinite = d[N - 1];
 #pragma GCC unroll 4
-    for (int k = M / 2 - 1; k >= 0; --k) {
+    for (int k = kPairs<N> - 1; k >= 0; --k) {
       zero = times_plus(all.c[k], d[2 * k], zero);
       infinite = times_plus(all.c[k], d[2 * k + 1], infinite);
     }
     v[0] = zero;
-    v[M + 1] = infinite;
+    v[N - 1] = infinite;
 #pragma GCC unroll 4
-    for (int q = 0; q < M / 2; ++q) {
-      const Product<M> rest(q);
-      V even = d[M];
-      V odd = d[M - 1];
+    for (int q = 0; q < kPairs<N>; ++q) {
+      const Product<N> rest(q);
+      V even = d[N - 2];
+      V odd = d[N - 3];
 #pragma GCC unroll 4
-      for (int k = M / 2 - 2; k >= 0; --k) {
+      for (int k = kPairs<N> - 2; k >= 0; --k) {
         even = times_plus(rest.c[k], d[2 * k + 2], even);
         odd = times_plus(rest.c[k], d[2 * k + 1], odd);
       }
-      v[2 * q + 1] = times_plus(Points<M>::a[q], odd, even);
-      v[2 * q + 2] = times_plus(-Points<M>::a[q], odd, even);
+      v[2 * q + 1] = times_plus(Points<N>::a[q], odd, even);
+      v[2 * q + 2] = times_plus(-Points<N>::a[q], odd, even);
     }
   }
 };
 
-template <int M>
+template <int M, int N>
 struct Output {
-  static constexpr int kIn = M + 2;
+  static constexpr int kIn = N;
   static constexpr int kOut = M;
+  static constexpr bool kFinishes = true;  // adds the bias and clamps
   STRIATE_INLINE static void run(const V* v, V* y) {
-    V sum[M / 2];
-    V difference[M / 2];
+    V sum[kPairs<N>];
+    V difference[kPairs<N>];
 #pragma GCC unroll 4
-    for (int q = 0; q < M / 2; ++q) {
+    for (int q = 0; q < kPairs<N>; ++q) {
       sum[q] = v[2 * q + 1] + v[2 * q + 2];
       difference[q] = v[2 * q + 1] - v[2 * q + 2];
     }
 #pragma GCC unroll 8
     for (int j = 0; j < M; ++j) {
       V value = j == 0       ? v[0]
-                : j == M - 1 ? v[M + 1]
-                             : times(power(Points<M>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
+                : j == M - 1 ? v[N - 1]
+                             : times(power(Points<N>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
 #pragma GCC unroll 4
-      for (int q = j == 0 || j == M - 1 ? 0 : 1; q < M / 2; ++q) {
-        value = times_plus(power(Points<M>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
+      for (int q = j == 0 || j == M - 1 ? 0 : 1; q < kPairs<N>; ++q) {
+        value = times_plus(power(Points<N>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
       }
       y[j] = value;
     }
   }
 };
 
-template <int M>
+template <int M, int N>
 struct GradOutput {
   static constexpr int kIn = M;
-  static constexpr int kOut = M + 2;
+  static constexpr int kOut = N;
+  static constexpr bool kFinishes = false;
   STRIATE_INLINE static void run(const V* y, V* z) {
     z[0] = y[0];
-    z[M + 1] = y[M - 1];
+    z[N - 1] = y[M - 1];
 #pragma GCC unroll 4
-    for (int q = 0; q < M / 2; ++q) {
-      const double a = Points<M>::a[q];
+    for (int q = 0; q < kPairs<N>; ++q) {
+      const double a = Points<N>::a[q];
       V even = y[0];
       V odd = times(a, y[1]);
 #pragma GCC unroll 4
@@ -149,40 +155,49 @@ struct GradOutput {
   }
 };
 
-template <int M>
+template <int R, int N>
 struct Filter {
-  static constexpr int kIn = 3;
-  static constexpr int kOut = M + 2;
+  static constexpr int kIn = R;
+  static constexpr int kOut = N;
+  static constexpr bool kFinishes = false;
   STRIATE_INLINE static void run(const V* g, V* u) {
-    u[0] = times(1 / scale<M>(-1), g[0]);
-    u[M + 1] = g[2];
+    u[0] = times(1 / scale<N>(-1), g[0]);
+    u[N - 1] = g[R - 1];
 #pragma GCC unroll 4
-    for (int q = 0; q < M / 2; ++q) {
-      const double a = Points<M>::a[q];
-      const double n = scale<M>(q);
-      const V even = times_plus(a * a / n, g[2], times(1 / n, g[0]));
-      u[2 * q + 1] = times_plus(a / n, g[1], even);
-      u[2 * q + 2] = times_plus(-a / n, g[1], even);
+    for (int q = 0; q < kPairs<N>; ++q) {
+      const double a = Points<N>::a[q];
+      V even = times(1 / scale<N>(q), g[0]);
+      V odd = g[1];
+#pragma GCC unroll 4
+      for (int k = 2; k < R; k += 2) {
+        even = times_plus(power(a, k) / scale<N>(q), g[k], even);
+        odd = k + 1 < R ? times_plus(power(a, k), g[k + 1], odd) : odd;
+      }
+      u[2 * q + 1] = times_plus(a / scale<N>(q), odd, even);
+      u[2 * q + 2] = times_plus(-a / scale<N>(q), odd, even);
     }
   }
 };
 
-template <int M>
+template <int R, int N>
 struct GradFilter {
-  static constexpr int kIn = M + 2;
-  static constexpr int kOut = 3;
+  static constexpr int kIn = N;
+  static constexpr int kOut = R;
+  static constexpr bool kFinishes = false;
   STRIATE_INLINE static void run(const V* u, V* g) {
-    g[0] = times(1 / scale<M>(-1), u[0]);
-    g[1] = V{};
-    g[2] = u[M + 1];
+    g[0] = times(1 / scale<N>(-1), u[0]);
 #pragma GCC unroll 4
-    for (int q = 0; q < M / 2; ++q) {
-      const double a = Points<M>::a[q];
-      const double n = scale<M>(q);
+    for (int k = 1; k < R; ++k) {
+      g[k] = k < R - 1 ? V{} : u[N - 1];
+    }
+#pragma GCC unroll 4
+    for (int q = 0; q < kPairs<N>; ++q) {
       const V sum = u[2 * q + 1] + u[2 * q + 2];
-      g[0] = times_plus(1 / n, sum, g[0]);
-      g[1] = times_plus(a / n, u[2 * q + 1] - u[2 * q + 2], g[1]);
-      g[2] = times_plus(a * a / n, sum, g[2]);
+      const V difference = u[2 * q + 1] - u[2 * q + 2];
+#pragma GCC unroll 8
+      for (int k = 0; k < R; ++k) {
+        g[k] = times_plus(power(Points<N>::a[q], k) / scale<N>(q), k % 2 == 0 ? sum : difference, g[k]);
+      }
     }
   }
 };
@@ -245,7 +260,7 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
         break;
       }
       V value = out[i];
-      if constexpr (F::kOut == F::kIn - 2 && F::kOut != 3) {
+      if constexpr (F::kFinishes) {
         value += bias;
         if (to.clamps) {
           value = at_most<float>(at_least<float>(value, broadcast(to.lo)), broadcast(to.hi));
@@ -289,22 +304,25 @@ void transform(const WinogradSource& from, const WinogradTarget& to, std::ptrdif
   }
 }
 
-template <int M>
-void fill_size(WinogradKernels& table) {
-  constexpr int size = M / 2 - 1;
-  table.input[size] = transform<Input<M>>;
-  table.output[size] = transform<Output<M>>;
-  table.filter[size] = transform<Filter<M>>;
-  table.grad_output[size] = transform<GradOutput<M>>;
-  table.grad_filter[size] = transform<GradFilter<M>>;
+template <int kForm>
+void fill_form(WinogradKernels& table) {
+  constexpr int m = kWinogradForm[kForm].m;
+  constexpr int r = kWinogradForm[kForm].r;
+  constexpr int n = kWinogradForm[kForm].n();
+  table.input[kForm] = transform<Input<n>>;
+  table.output[kForm] = transform<Output<m, n>>;
+  table.filter[kForm] = transform<Filter<r, n>>;
+  table.grad_output[kForm] = transform<GradOutput<m, n>>;
+  table.grad_filter[kForm] = transform<GradFilter<r, n>>;
 }
 
 }  // namespace
 
 void fill_winograd(KernelTable& table) {
-  fill_size<2>(table.winograd);
-  fill_size<4>(table.winograd);
-  fill_size<6>(table.winograd);
+  fill_form<0>(table.winograd);
+  fill_form<1>(table.winograd);
+  fill_form<2>(table.winograd);
+  fill_form<3>(table.winograd);
 }
 
 }  // namespace striate::STRIATE_TARGET

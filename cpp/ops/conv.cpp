@@ -256,18 +256,18 @@ template <class T>
 bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Array& y, const GemmTail& tail,
                   const Geometry& geometry) {
   if constexpr (std::is_same_v<T, float>) {
-    const int size = choose_winograd(pass, shape_of(geometry, x.rank(), x.dtype()));
-    if (size < 0) {
+    const int form = choose_winograd(pass, shape_of(geometry, x.rank(), x.dtype()));
+    if (form < 0) {
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = cached<T>(weight, derived_key(pass, 100 + size, geometry.groups), [&] {
-      return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, size, transposes);
+    const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
+      return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
     const WindowAxis& w = geometry.window.axis[2];
-    winograd_forward(winograd_images(x), *packed, winograd_images(y), geometry.n, transposes ? 2 - h.pad_begin : h.pad_begin,
-                     transposes ? 2 - w.pad_begin : w.pad_begin, size, tail);
+    const auto pad = [&](const WindowAxis& axis) { return transposes ? axis.kernel - 1 - axis.pad_begin : axis.pad_begin; };
+    winograd_forward(winograd_images(x), *packed, winograd_images(y), geometry.n, pad(h), pad(w), form, tail);
     return true;
   }
   return false;
@@ -559,10 +559,10 @@ template <class T>
 void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const Geometry& geometry,
                      bool is_folded) {
   if constexpr (std::is_same_v<T, float>) {
-    const int size = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x.rank(), x.dtype()));
-    if (size >= 0) {
+    const int form = choose_winograd(ConvPass::grad_weight, shape_of(geometry, x.rank(), x.dtype()));
+    if (form >= 0) {
       winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n, geometry.groups,
-                           geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, size);
+                           geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, form);
       return;
     }
   }

@@ -19,6 +19,15 @@ std::atomic<bool> batch_invariant{false};
 constexpr double kSumRows = 128;               // that a weight gradient sums in one chain
 constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fewer cost more than the products they save
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
+// What the transforms of F(2×2, 5×5) cost, relative to those of F(4×4, 3×3), of as many points: a tile's input is the same;
+// 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97 (AVX-512) of the time on the side that is written, 1.35
+// to 1.52 and 1.41 for filters.
+constexpr double kWrite5 = 0.75;
+constexpr double kFilter5 = 1.4;
+
+// What there is to choose from.
+constexpr std::array kAlgorithms{ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
+                                 ConvAlgorithm::winograd6};
 
 double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
   const std::ptrdiff_t whole = (a + b - 1) / b;
@@ -27,15 +36,31 @@ double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
 
 bool winograd_applies(const ConvShape& shape) {
   const WindowAxis& depth = shape.window.axis[0];
-  bool applies = shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 && depth.stride == 1 &&
-                 depth.out == 1 && shape.n * shape.c * shape.o > 0;
+  const std::ptrdiff_t r = shape.window.axis[1].kernel;
+  bool applies = (r == 3 || r == 5) && shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 &&
+                 depth.stride == 1 && depth.out == 1 && shape.n * shape.c * shape.o > 0;
   applies = applies && (shape.groups == 1 || std::min(shape.c, shape.o) >= kLeastGroup);
   for (std::size_t i = 1; i < 3; ++i) {
     const WindowAxis& axis = shape.window.axis[i];
-    applies = applies && axis.kernel == 3 && axis.stride == 1 && axis.dilation == 1 && axis.out > 0 && axis.pad_begin >= 0 &&
-              axis.pad_begin <= 2 && axis.in + axis.pad_begin + axis.pad_end == axis.out + 2 && axis.pad_end <= 2;
+    applies = applies && axis.kernel == r && axis.stride == 1 && axis.dilation == 1 && axis.out > 0 && axis.pad_begin >= 0 &&
+              axis.pad_begin < r && axis.in + axis.pad_begin + axis.pad_end == axis.out + r - 1 && axis.pad_end < r;
   }
   return applies;
+}
+
+// The algorithm that a form belongs to; the direct one for −1.
+ConvAlgorithm algorithm_of(int form) {
+  return static_cast<ConvAlgorithm>(static_cast<int>(ConvAlgorithm::direct) + (form < 0 ? 0 : kWinogradForm[form].m / 2));
+}
+
+// The form of an algorithm that a shape takes, or −1.
+int form_of(ConvAlgorithm algorithm, const ConvShape& shape) {
+  for (int form = 0; form < kWinogradForms && winograd_applies(shape); ++form) {
+    if (algorithm_of(form) == algorithm && kWinogradForm[form].r == shape.window.axis[1].kernel) {
+      return form;
+    }
+  }
+  return -1;
 }
 
 // Shipped coefficients, in cycles, as `striate tune` finds them: AVX2 and AVX-512 on an Intel Xeon with 2 MB of L2. The
@@ -83,7 +108,9 @@ ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
     return work;
   }
   const bool is_forward = pass == ConvPass::forward;
-  const double lanes = padded(is_forward ? shape.o : shape.c);
+  // In a data gradient, positions share a vector of which their channels fill half or less (3×3 gains little by it).
+  const bool shares = !is_forward && shape.groups == 1 && 2 * shape.c <= kernel.width && shape.window.n_taps() > 9;
+  const double lanes = padded(is_forward ? shape.o : shape.c) * (shares ? 0.5 : 1);
   at(work, ConvCost::gemm) = pairs * (is_forward ? c : o) * lanes;
   at(work, ConvCost::tile) = groups * taps * std::ceil(positions / kernel.rows) *
                              std::ceil(lanes / static_cast<double>(kernel.vectors * kernel.width));
@@ -91,9 +118,12 @@ ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
   return work;
 }
 
-ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int size) {
-  const std::ptrdiff_t m = 2 * (size + 1);
-  const auto n_points = static_cast<double>((m + 2) * (m + 2));
+ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int form) {
+  const std::ptrdiff_t m = kWinogradForm[form].m;
+  const int n = kWinogradForm[form].n();
+  const auto n_points = static_cast<double>(n * n);
+  const int size = n / 2 - 2;  // coefficients are of 4, 6 and 8 points
+  const bool is_5x5 = kWinogradForm[form].r == 5;
   const WindowAxis& h = shape.window.axis[1];
   const WindowAxis& w = shape.window.axis[2];
   const bool on_input = pass == ConvPass::grad_input;
@@ -110,9 +140,10 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int size) {
   const double lanes = groups * (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
   at(work, ConvCost::product) = n_points * tiles * lanes / 2;
   at(work, ConvCost::read, size) = tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
-  at(work, ConvCost::write, size) = tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
+  at(work, ConvCost::write, size) =
+      (is_5x5 ? kWrite5 : 1) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
-  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : groups * o * vectors_c;
+  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : (is_5x5 ? kFilter5 : 1) * groups * o * vectors_c;
   if (pass == ConvPass::grad_weight) {
     at(work, ConvCost::sum) = n_points * lanes * std::ceil(tiles / kSumRows);
   }
@@ -121,7 +152,7 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int size) {
   return work;
 }
 
-double error_bound(int size) { return kWinogradErrorGrowth[static_cast<std::size_t>(size)] * 0x1p-24; }
+double error_bound(int form) { return kWinogradErrorGrowth[static_cast<std::size_t>(form)] * 0x1p-24; }
 
 // The shape that the choice is made for.
 ConvShape planned(ConvPass pass, ConvShape shape) {
@@ -165,56 +196,52 @@ void set_conv_costs(Isa isa, const ConvCosts& costs) {
 }
 
 int choose_winograd(ConvPass pass, const ConvShape& actual) {
-  const ConvAlgorithm algorithm = conv_algorithm();
-  if (algorithm == ConvAlgorithm::direct || !winograd_applies(actual)) {
-    return -1;
-  }
-  if (algorithm != ConvAlgorithm::automatic) {
-    return static_cast<int>(algorithm) - static_cast<int>(ConvAlgorithm::winograd2);
+  if (conv_algorithm() != ConvAlgorithm::automatic) {
+    return form_of(conv_algorithm(), actual);
   }
   const ConvShape shape = planned(pass, actual);
   double least = cycles_of(direct_work(pass, shape));
   int chosen = -1;
-  for (int size = 0; size < kWinogradSizes; ++size) {
-    if (error_bound(size) > get_error_budget()) {
+  for (const ConvAlgorithm algorithm : kAlgorithms) {
+    const int form = form_of(algorithm, actual);
+    if (form < 0 || error_bound(form) > get_error_budget()) {
       continue;
     }
-    const double cycles = cycles_of(winograd_work(pass, shape, size));
+    const double cycles = cycles_of(winograd_work(pass, shape, form));
     if (cycles < least) {
       least = cycles;
-      chosen = size;
+      chosen = form;
     }
   }
   return chosen;
 }
 
 std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) {
-  const int chosen = choose_winograd(pass, actual);
-  const bool applies = winograd_applies(actual);
+  const ConvAlgorithm chosen = algorithm_of(choose_winograd(pass, actual));
   const ConvShape shape = planned(pass, actual);
   const auto width = static_cast<double>(kernels().gemm_f32.width);
-  const auto chosen_name = [](int size) {
-    return algorithm_name(static_cast<ConvAlgorithm>(static_cast<int>(ConvAlgorithm::winograd2) + size));
-  };
   std::vector<ConvVerdict> verdicts;
-  for (int size = -1; size < kWinogradSizes; ++size) {
-    const ConvCosts work = size < 0 ? direct_work(pass, shape) : applies ? winograd_work(pass, shape, size) : ConvCosts{};
-    ConvVerdict verdict{.algorithm = chosen_name(size),
-                        .is_chosen = size == chosen,
+  for (const ConvAlgorithm algorithm : kAlgorithms) {
+    const bool is_direct = algorithm == ConvAlgorithm::direct;
+    const int form = form_of(algorithm, actual);
+    const ConvCosts work = is_direct ? direct_work(pass, shape) : form < 0 ? ConvCosts{} : winograd_work(pass, shape, form);
+    ConvVerdict verdict{.algorithm = algorithm_name(algorithm),
+                        .is_chosen = algorithm == chosen,
                         .flops = 4 * width * cycles_of(work),
                         .work = work,
-                        .error_bound = size < 0 ? 0 : error_bound(size),
+                        .error_bound = form < 0 ? 0 : error_bound(form),
                         .reason = {}};
-    if (size >= 0 && !applies) {
+    if (form < 0 && !is_direct) {
       verdict.reason =
-          "needs float32, two spatial axes, a 3x3 kernel, stride 1, no dilation, padding 0 to 2, one group or groups of 16 "
-          "channels or more";
+          text("needs float32, two spatial axes, a ", algorithm == ConvAlgorithm::winograd2 ? "3x3 or 5x5" : "3x3",
+               " kernel, stride 1, no dilation, padding smaller than the kernel, one group or groups of 16 "
+               "channels or more");
     } else if (conv_algorithm() != ConvAlgorithm::automatic) {
       verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));
-    } else if (size >= 0 && error_bound(size) > get_error_budget()) {
+    } else if (form >= 0 && error_bound(form) > get_error_budget()) {
       verdict.reason = text("its bound is above the budget of ", get_error_budget());
     } else {
-      verdict.reason = verdict.is_chosen ? "the least predicted time" : text("slower than ", chosen_name(chosen));
+      verdict.reason = verdict.is_chosen ? "the least predicted time" : text("slower than ", algorithm_name(chosen));
     }
     verdicts.push_back(std::move(verdict));
   }

@@ -14,7 +14,7 @@ struct ConvShape {
   DType dtype;
 };
 
-// The index of the Winograd kernels that run this pass (m = 2·(size + 1)), or −1 for the direct algorithm.
+// The form of Winograd's algorithm that runs this pass, an index into kWinogradForm, or −1 for the direct algorithm.
 [[nodiscard]] int choose_winograd(ConvPass pass, const ConvShape& shape);
 
 // The same decision in words.

@@ -43,17 +43,17 @@ using Filters = std::span<const std::shared_ptr<const Packed<float>>>;
 
 // The tiles of a batch of output images, m×m pixels each.
 struct TileGrid {
-  int size;
-  int m;
-  int n;  // m + 2
+  int form;
+  int m, r, n;  // F(m×m, r×r) and its points
   std::ptrdiff_t rows, columns, n_tiles;
   std::ptrdiff_t pad_h, pad_w;
 
-  TileGrid(int size_, std::ptrdiff_t images, std::ptrdiff_t out_h, std::ptrdiff_t out_w, std::ptrdiff_t pad_h_,
+  TileGrid(int form_, std::ptrdiff_t images, std::ptrdiff_t out_h, std::ptrdiff_t out_w, std::ptrdiff_t pad_h_,
            std::ptrdiff_t pad_w_)
-      : size(size_),
-        m(2 * (size_ + 1)),
-        n(m + 2),
+      : form(form_),
+        m(kWinogradForm[form].m),
+        r(kWinogradForm[form].r),
+        n(kWinogradForm[form].n()),
         rows(ceil_div(out_h, m)),
         columns(ceil_div(out_w, m)),
         n_tiles(images * rows * columns),
@@ -62,7 +62,7 @@ struct TileGrid {
 
   [[nodiscard]] int n_points() const { return n * n; }
 
-  // The part of `images` at a tile: its m×m pixels, or, with a reach of 2, the n×n pixels that they read.
+  // The part of `images` at a tile: its m×m pixels, or the n×n pixels that they read.
   [[nodiscard]] WinogradSource source(const WinogradImages& images, std::ptrdiff_t tile, bool reads_around) const {
     const std::ptrdiff_t h = tile / columns % rows * m - (reads_around ? pad_h : 0);
     const std::ptrdiff_t w = tile % columns * m - (reads_around ? pad_w : 0);
@@ -146,7 +146,7 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
 // Rows of planes become the pixels of tiles.
 void to_images(const TileGrid& grid, const Planes& products, const WinogradImages& y, std::ptrdiff_t first,
                std::ptrdiff_t count, std::ptrdiff_t row, const GemmTail& tail) {
-  const WinogradTransform transform = kernels().winograd.output[grid.size];
+  const WinogradTransform transform = kernels().winograd.output[grid.form];
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     const std::ptrdiff_t tile = first + i;
     const std::ptrdiff_t h = tile / grid.columns % grid.rows * grid.m;
@@ -178,7 +178,7 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
   const Buffer<float> scratch(n_workers * scratch_size);
-  const WinogradTransform input = kernels().winograd.input[grid.size];
+  const WinogradTransform input = kernels().winograd.input[grid.form];
   const Partition blocks(grid.n_tiles, block);
   const auto run = [&](std::ptrdiff_t task, int worker) {
     float* const mine = scratch.data() + worker * scratch_size;
@@ -212,7 +212,7 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
   const Buffer<float> scratch(grid.n_points() * (v_plane + m_plane));
   const Planes v{.data = scratch.data(), .row = v_row, .plane = v_plane};
   const Planes products{.data = scratch.data() + grid.n_points() * v_plane, .row = m_row, .plane = m_plane};
-  const WinogradTransform input = kernels().winograd.input[grid.size];
+  const WinogradTransform input = kernels().winograd.input[grid.form];
   for (std::ptrdiff_t s = 0; s < super.n_parts; ++s) {
     const std::ptrdiff_t first = super.begin(s);
     const std::ptrdiff_t count = super.end(s) - first;
@@ -258,14 +258,14 @@ void accumulate(const Planes& z, const Planes& v, std::ptrdiff_t point, std::ptr
 // Rows [begin, end) of planes of sums become the gradients of filters.
 void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c,
                 float* grad_weight) {
-  const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.size];
+  const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.form];
   for (std::ptrdiff_t i = begin; i < end; ++i) {
     grad_filter(sums.source(grid, i),
-                {.y = grad_weight + i * 9 * c,
-                 .stride_h = 3 * c,
+                {.y = grad_weight + i * grid.r * grid.r * c,
+                 .stride_h = grid.r * c,
                  .stride_w = c,
-                 .h_end = 3,
-                 .w_end = 3,
+                 .h_end = grid.r,
+                 .w_end = grid.r,
                  .holds_vectors = false,
                  .bias = nullptr,
                  .clamps = false,
@@ -277,25 +277,26 @@ void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, 
 
 }  // namespace
 
-WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c, int size,
+WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c, int form,
                               bool transposes) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
-  const int n = 2 * (size + 1) + 2;
+  const int r = kWinogradForm[form].r;
+  const int n = kWinogradForm[form].n();
   const std::ptrdiff_t u_row = round_up(c, kernel.width);
   const Planes u{.data = nullptr, .row = u_row, .plane = plane_stride(groups * o, u_row)};
   const Buffer<float> planes(n * n * u.plane);
-  const WinogradTransform transform = kernels().winograd.filter[size];
+  const WinogradTransform transform = kernels().winograd.filter[form];
   const Partition filters(groups * o, std::max<std::ptrdiff_t>(1, 4096 / c));
   parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
     for (std::ptrdiff_t i = filters.begin(task); i < filters.end(task); ++i) {
-      const float* const first = weight + i * 9 * c;
-      const WinogradSource source{.x = transposes ? first + 8 * c : first,
-                                  .stride_h = transposes ? -3 * c : 3 * c,
+      const float* const first = weight + i * r * r * c;
+      const WinogradSource source{.x = transposes ? first + (r * r - 1) * c : first,
+                                  .stride_h = transposes ? -r * c : r * c,
                                   .stride_w = transposes ? -c : c,
                                   .h_begin = 0,
-                                  .h_end = 3,
+                                  .h_end = r,
                                   .w_begin = 0,
-                                  .w_end = 3};
+                                  .w_end = r};
       transform(source,
                 {.y = planes.data() + i * u.row,
                  .stride_h = n * u.plane,
@@ -395,8 +396,8 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   const auto z_of = [&](int worker) {
     return Planes{.data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane};
   };
-  const WinogradTransform input = kernels().winograd.input[grid.size];
-  const WinogradTransform grad_output = kernels().winograd.grad_output[grid.size];
+  const WinogradTransform input = kernels().winograd.input[grid.form];
+  const WinogradTransform grad_output = kernels().winograd.grad_output[grid.form];
   if (by_parts) {
     const auto run = [&](std::ptrdiff_t part, int worker) {
       const Planes u = sum_of(part);
@@ -500,15 +501,15 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
     for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
       const std::ptrdiff_t first = blocks.begin(block);
       const std::ptrdiff_t count = blocks.end(block) - first;
-      to_planes(kernels().winograd.input[grid.size], grid, own_x, true, first, count, v, 0);
-      to_planes(kernels().winograd.grad_output[grid.size], grid, own_grad_y, false, first, count, z, 0);
+      to_planes(kernels().winograd.input[grid.form], grid, own_x, true, first, count, v, 0);
+      to_planes(kernels().winograd.grad_output[grid.form], grid, own_grad_y, false, first, count, z, 0);
       for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
         for (std::ptrdiff_t group = 0; group < n_groups; ++group) {
           accumulate(z, v, point, count, group * o, (group + 1) * o, group * c, c, u, block > 0);
         }
       }
     }
-    to_filters(grid, u, 0, n_groups * o, c, grad_weight + begin * o * 9 * c);
+    to_filters(grid, u, 0, n_groups * o, c, grad_weight + begin * o * grid.r * grid.r * c);
   };
   parallel_for(chunks.n_parts, run, n_workers);
 }
@@ -516,8 +517,8 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
 }  // namespace
 
 void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y, std::ptrdiff_t n,
-                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail) {
-  const TileGrid grid(size, n, y.h, y.w, pad_h, pad_w);
+                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
+  const TileGrid grid(form, n, y.h, y.w, pad_h, pad_w);
   const auto groups = static_cast<std::ptrdiff_t>(filters.size());
   const Partition chunks = chunks_of(groups, kChunkChannels, x, y);
   for (std::ptrdiff_t chunk = 0; chunk < chunks.n_parts; ++chunk) {
@@ -534,8 +535,8 @@ void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, c
 }
 
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
-                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size) {
-  const TileGrid grid(size, n, grad_y.h, grad_y.w, pad_h, pad_w);
+                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form) {
+  const TileGrid grid(form, n, grad_y.h, grad_y.w, pad_h, pad_w);
   const std::ptrdiff_t c = x.c / groups;
   const std::ptrdiff_t o = grad_y.c / groups;
   if (groups > 1 && std::max(c, o) <= kMostOuterChannels) {
@@ -544,7 +545,7 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
   }
   for (std::ptrdiff_t group = 0; group < groups; ++group) {
     grad_weight_by_tiles(grid, slice(x, group, group + 1, groups), slice(grad_y, group, group + 1, groups),
-                         grad_weight + group * o * 9 * c);
+                         grad_weight + group * o * grid.r * grid.r * c);
   }
 }
 

@@ -1,10 +1,12 @@
-// Winograd convolution F(m×m, 3×3), all three passes, for two spatial axes, stride 1, float32.
+// Winograd convolution F(m×m, r×r), all three passes, for two spatial axes, stride 1, float32.
 #pragma once
 
 #include "kernels/table.hpp"
 #include "ops/indirect.hpp"
 
 namespace striate {
+
+// `form` is an index into kWinogradForm.
 
 // Images as the kernels see them: unit channel stride.
 struct WinogradImages {
@@ -17,17 +19,17 @@ struct WinogradImages {
 using WinogradFilters = std::vector<std::shared_ptr<const Packed<float>>>;
 
 // U = G g Gᵀ of every filter, packed for every group as n² products: [panel][point][k][columns].
-// `weight` is (groups·O, 3, 3, C) dense. Forward: k = C, columns = O. With `transposes`, for the data gradient: filters
+// `weight` is (groups·O, r, r, C) dense. Forward: k = C, columns = O. With `transposes`, for the data gradient: filters
 // flipped, k = O, columns = C.
 [[nodiscard]] WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c,
-                                            int size, bool transposes);
+                                            int form, bool transposes);
 
 // y = x ⋆ filters + bias, where y's pixel (i, j) reads x from (i − pad_h, j − pad_w) on.
 void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y, std::ptrdiff_t n,
-                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size, const GemmTail& tail);
+                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail);
 
-// grad_weight (groups·O, 3, 3, C) dense = Σ over images and pixels of grad_y ⊗ x.
+// grad_weight (groups·O, r, r, C) dense = Σ over images and pixels of grad_y ⊗ x.
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
-                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int size);
+                          std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form);
 
 }  // namespace striate

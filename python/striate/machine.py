@@ -94,7 +94,8 @@ class algorithm:  # reads as a function: striate.machine.algorithm("direct")
     Parameters
     ----------
     name : str
-        "auto" (a cost model within `striate.precision`), "direct", "winograd2", "winograd4" or "winograd6": F(m×m, 3×3).
+        "auto" (a cost model within `striate.precision`), "direct", "winograd2", "winograd4" or "winograd6": F(m×m, 3×3), and
+        F(2×2, 5×5) for "winograd2".
 
     Raises
     ------
@@ -118,14 +119,14 @@ class algorithm:  # reads as a function: striate.machine.algorithm("direct")
 class precision:  # reads as a function: striate.precision(budget=0)
     """Bound the error that a faster algorithm may add, for good or for a `with` block.
 
-    Winograd convolution F(m×m, 3×3) rounds more than a sum of products does: its error grows by the factor by which its
+    Winograd convolution F(m×m, r×r) rounds more than a sum of products does: its error grows by the factor by which its
     transforms can enlarge a tile. An algorithm is used where 2⁻²⁴ times that factor is within the budget.
 
     Parameters
     ----------
     budget : float, optional
-        0 means direct algorithms only; 1e-5, which holds at the start, admits F(2×2) (4.24e-7) and F(4×4) (3.74e-6); F(6×6)
-        needs 3.04e-5. None leaves it as it is.
+        0 means direct algorithms only; 1e-5, which holds at the start, admits F(2×2, 3×3) (4.24e-7), F(4×4, 3×3) (3.74e-6) and
+        F(2×2, 5×5) (2.70e-6); F(6×6, 3×3) needs 3.04e-5. None leaves it as it is.
     batch_invariant : bool, optional
         Whether a convolution and its data gradient take the algorithm of batch 1, so that the bits of a sample do not depend
         on the batch it is in. False at the start; None leaves it as it is.

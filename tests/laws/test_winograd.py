@@ -18,11 +18,13 @@ from oracle import conv, winograd
 Array = np.ndarray
 Pads = tuple[tuple[int, int], tuple[int, int]]
 SIZES = (2, 4, 6)
+#: m and r of F(m×m, r×r).
+FORMS = (*((m, 3) for m in SIZES), (2, 5))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A 3×3 convolution of stride 1."""
+    """A convolution of stride 1."""
 
     batch: int
     channels: int
@@ -31,14 +33,15 @@ class Layer:
     width: int
     padding: Pads = ((1, 1), (1, 1))
     groups: int = 1
+    kernel: int = 3
 
     def draw(self, seed: int, integers: bool = False) -> tuple[Array, Array, Array, Array]:
         """x, weight, bias, grad_y; float32 holds them exactly."""
         rng = np.random.default_rng(seed)
-        out = [n + sum(p) - 2 for n, p in zip((self.height, self.width), self.padding, strict=True)]
+        out = [n + sum(p) - (self.kernel - 1) for n, p in zip((self.height, self.width), self.padding, strict=True)]
         shapes = (
             (self.batch, self.channels, self.height, self.width),
-            (self.filters, self.channels // self.groups, 3, 3),
+            (self.filters, self.channels // self.groups, self.kernel, self.kernel),
             (self.filters,),
             (self.batch, self.filters, *out),
         )
@@ -76,8 +79,8 @@ def exact(layer: Layer, arrays: tuple[Array, Array, Array, Array]) -> tuple[Arra
     grad_padded = np.zeros_like(padded)
     grad_weight = np.zeros_like(weight)
     h, w = grad_y.shape[2:]
-    for p in range(3):
-        for q in range(3):
+    for p in range(layer.kernel):
+        for q in range(layer.kernel):
             window = (slice(None), slice(None), slice(p, p + h), slice(q, q + w))
             grad_padded[window] += np.einsum("nohw,oc->nchw", grad_y, weight[:, :, p, q])
             grad_weight[:, :, p, q] = np.einsum("nohw,nchw->oc", grad_y, padded[window])
@@ -93,7 +96,7 @@ def bounds(layer: Layer, arrays: tuple[Array, Array, Array, Array], m: int) -> t
     return (
         winograd.forward_bound(x, weight, layer.padding, m, bias),
         winograd.grad_input_bound(grad_y, weight, layer.padding, m),
-        winograd.grad_weight_bound(grad_y, x, layer.padding, m),
+        winograd.grad_weight_bound(grad_y, x, layer.padding, m, layer.kernel),
     )
 
 
@@ -113,23 +116,25 @@ def assert_in_bounds(layer: Layer, m: int, seed: int = 0) -> None:
 
 sizes = st.integers(1, 19)
 channels = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 65])
-pads = st.tuples(st.integers(0, 2), st.integers(0, 2))
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> Layer:
+def layers(draw: st.DrawFn, kernel: int) -> Layer:
     """Sizes around tiles, channels around vectors."""
+    pads = st.tuples(st.integers(0, kernel - 1), st.integers(0, kernel - 1))
     padding = (draw(pads), draw(pads))
-    height, width = (max(draw(sizes), 3 - sum(p)) for p in padding)
+    height, width = (max(draw(sizes), kernel - sum(p)) for p in padding)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     widths = channels if groups == 1 else st.sampled_from([16, 17, 24, 33])  # smaller groups take no Winograd
-    return Layer(draw(st.integers(0, 3)), groups * draw(widths), groups * draw(widths), height, width, padding, groups)
+    return Layer(
+        draw(st.integers(0, 3)), groups * draw(widths), groups * draw(widths), height, width, padding, groups, kernel
+    )
 
 
-@pytest.mark.parametrize("m", SIZES)
-@given(layer=layers(), seed=st.integers(0, 9))
-def test_bound_of_winograd(m: int, layer: Layer, seed: int) -> None:
-    assert_in_bounds(layer, m, seed)
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
+@given(data=st.data(), seed=st.integers(0, 9))
+def test_bound_of_winograd(m: int, kernel: int, data: st.DataObject, seed: int) -> None:
+    assert_in_bounds(data.draw(layers(kernel)), m, seed)
 
 
 #: Ways through the code: by blocks and by phases of tiles, sums in parts and by points.
@@ -144,9 +149,9 @@ LARGE = (
 
 
 @pytest.mark.parametrize("layer", LARGE, ids=lambda x: f"{x.channels}-{x.filters}")
-@pytest.mark.parametrize("m", SIZES)
-def test_bound_of_winograd_on_large_layers(m: int, layer: Layer) -> None:
-    assert_in_bounds(layer, m)
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
+def test_bound_of_winograd_on_large_layers(m: int, kernel: int, layer: Layer) -> None:
+    assert_in_bounds(replace(layer, kernel=kernel), m)
 
 
 SMALL = (
@@ -157,16 +162,17 @@ SMALL = (
 
 
 @pytest.mark.parametrize("name", striate.machine.available_isas())
-@pytest.mark.parametrize("m", SIZES)
-def test_isa_keeps_the_bound_of_winograd(m: int, name: str) -> None:
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
+def test_isa_keeps_the_bound_of_winograd(m: int, kernel: int, name: str) -> None:
     with striate.isa(name):
         for layer in SMALL:
-            assert_in_bounds(layer, m)
+            assert_in_bounds(replace(layer, kernel=kernel), m)
 
 
-@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
 @pytest.mark.parametrize("layer", [*LARGE, Layer(2, 5, 6, 7, 7)], ids=lambda x: f"{x.channels}-{x.filters}")
-def test_threads_change_no_bit_of_winograd(m: int, layer: Layer) -> None:
+def test_threads_change_no_bit_of_winograd(m: int, kernel: int, layer: Layer) -> None:
+    layer = replace(layer, kernel=kernel)
     arrays = layer.draw(0)
     seen = []
     for n_threads in (1, 2, 3, 7):
@@ -182,11 +188,11 @@ def test_winograd_of_two_is_exact_on_integers() -> None:
             assert np.array_equal(got, expected)
 
 
-@pytest.mark.parametrize("m", SIZES)
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("which", [0, 1, 3], ids=["x", "weight", "grad_y"])
-def test_winograd_makes_nothing_finite(m: int, value: float, which: int) -> None:
-    layer = Layer(2, 18, 20, 9, 11)
+def test_winograd_makes_nothing_finite(m: int, kernel: int, value: float, which: int) -> None:
+    layer = Layer(2, 18, 20, 9, 11, kernel=kernel)
     arrays = layer.draw(2)
     rng = np.random.default_rng(3)
     arrays[which].reshape(-1)[rng.integers(0, arrays[which].size, 4)] = value
@@ -194,72 +200,88 @@ def test_winograd_makes_nothing_finite(m: int, value: float, which: int) -> None
         assert not np.isfinite(got[~np.isfinite(direct)]).any()
 
 
-@pytest.mark.parametrize("m", SIZES)
-def test_winograd_reads_any_strides(m: int) -> None:
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
+def test_winograd_reads_any_strides(m: int, kernel: int) -> None:
     rng = np.random.default_rng(4)
     whole = rng.standard_normal((2, 40, 9, 10)).astype(np.float32)
-    weight = striate.tensor(rng.standard_normal((8, 20, 3, 3)).astype(np.float32))
+    weight = striate.tensor(rng.standard_normal((8, 20, kernel, kernel)).astype(np.float32))
     with striate.machine.algorithm(f"winograd{m}"):
         strided = striate.ops.conv2d(striate.tensor(whole)[:, 11:31], weight, padding=1)
         dense = striate.ops.conv2d(striate.tensor(whole[:, 11:31].copy()), weight, padding=1)
     assert np.array_equal(strided.numpy(), dense.numpy())
 
 
-def test_budget_decides() -> None:
-    layer = Layer(8, 64, 64, 16, 16)
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_budget_decides(kernel: int) -> None:
+    layer = Layer(8, 64, 64, 16, 16, kernel=kernel)
     arrays = layer.draw(5)
     direct = run(layer, arrays, "direct")[0]
     with striate.precision(budget=0):
         assert np.array_equal(run(layer, arrays, "auto")[0], direct)
     assert not np.array_equal(run(layer, arrays, "auto")[0], direct)
-    with striate.precision(budget=1.01 * winograd.growth(2) * 2.0**-24):
+    with striate.precision(budget=1.01 * winograd.growth(2, kernel) * 2.0**-24):
         assert np.array_equal(run(layer, arrays, "auto")[0], run(layer, arrays, "winograd2")[0])
 
 
-@pytest.mark.parametrize("m", SIZES)
-def test_growth_is_what_the_budget_compares(m: int) -> None:
-    layer = Layer(8, 64, 64, 16, 16)
+@pytest.mark.parametrize(("m", "kernel"), FORMS)
+def test_growth_is_what_the_budget_compares(m: int, kernel: int) -> None:
+    layer = Layer(8, 64, 64, 16, 16, kernel=kernel)
     arrays = layer.draw(6)
-    with striate.precision(budget=0.99 * winograd.growth(m) * 2.0**-24):
+    with striate.precision(budget=0.99 * winograd.growth(m, kernel) * 2.0**-24):
         below = run(layer, arrays, "auto")[0]
     assert not np.array_equal(below, run(layer, arrays, f"winograd{m}")[0])
 
 
+@pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
 @pytest.mark.parametrize("budget", [0.0, 1e-6, 1e-5, 1e-4])
-def test_explanation_names_what_runs(pass_: str, budget: float) -> None:
-    layer = Layer(2, 32, 48, 20, 20)
+def test_explanation_names_what_runs(pass_: str, budget: float, kernel: int) -> None:
+    layer = Layer(2, 32, 48, 20, 20, kernel=kernel)
     arrays = layer.draw(7)
     at = ("forward", "grad_input", "grad_weight").index(pass_)
     with striate.precision(budget=budget), striate.machine.algorithm("auto"):
-        found = striate.machine.explain("conv2d", (2, 32, 20, 20), (48, 32, 3, 3), padding=1, pass_=pass_)
+        found = striate.machine.explain("conv2d", (2, 32, 20, 20), (48, 32, kernel, kernel), padding=1, pass_=pass_)
         ran = run(layer, arrays, "auto")[at]
     assert [verdict.is_chosen for verdict in found.verdicts].count(True) == 1
     assert np.array_equal(ran, run(layer, arrays, found.chosen.algorithm)[at])
     assert all(verdict.error_bound <= budget for verdict in found.verdicts if verdict.is_chosen)
     for m, verdict in zip(SIZES, found.verdicts[1:], strict=True):
-        assert verdict.error_bound == pytest.approx(winograd.growth(m) * 2.0**-24, rel=1e-3)
+        if (m, kernel) not in FORMS:
+            assert "a 3x3 kernel" in verdict.reason
+            continue
+        assert verdict.error_bound == pytest.approx(winograd.growth(m, kernel) * 2.0**-24, rel=1e-3)
         over = f"its bound is above the budget of {budget:g}" == verdict.reason
-        assert over == (winograd.growth(m) * 2.0**-24 > budget)
+        assert over == (winograd.growth(m, kernel) * 2.0**-24 > budget)
 
 
 def test_explanation_of_what_never_runs_winograd() -> None:
     explain = striate.machine.explain
     for found in (
         explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), stride=2),
+        explain("conv2d", (1, 64, 9, 9), (64, 64, 5, 5), padding=5),
+        explain("conv2d", (1, 64, 9, 9), (64, 64, 3, 5)),
         explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), dtype=striate.float64),
         explain("conv1d", (1, 8, 9), (8, 8, 3)),
         explain("conv3d", (1, 8, 9, 9, 9), (8, 8, 3, 3, 3)),
         explain("conv2d", (1, 160, 9, 9), (24, 80, 3, 3), groups=2),
     ):
         assert found.chosen.algorithm == "direct"
-        assert "needs float32, two spatial axes" in str(found)
+        assert "needs float32, two spatial axes, a 3x3 or 5x5 kernel" in str(found)
     assert explain("conv2d", (1, 8, 9, 9), (8, 1, 3, 3), groups=8).chosen.algorithm == "depthwise"
     assert explain("conv2d", (1, 32, 9, 9), (32, 4, 3, 3), groups=8).chosen.algorithm == "grouped"
     with striate.machine.algorithm("auto"):
         found = explain("conv2d", (1, 128, 28, 28), (128, 32, 3, 3), padding=1, groups=4)
     assert found.chosen.algorithm == "winograd4"
     assert [verdict.algorithm for verdict in found.verdicts] == ["grouped", "winograd2", "winograd4", "winograd6"]
+
+
+def test_sizes_without_a_form_run_directly() -> None:
+    layer = Layer(1, 17, 20, 9, 11, kernel=5)
+    arrays = layer.draw(9)
+    direct = run(layer, arrays, "direct")
+    for m in (4, 6):
+        for got, expected in zip(run(layer, arrays, f"winograd{m}"), direct, strict=True):
+            assert np.array_equal(got, expected)
 
 
 def test_batch_invariance_keeps_the_bits_of_a_sample(tmp_path: Path) -> None:
