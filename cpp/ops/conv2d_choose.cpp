@@ -108,7 +108,9 @@ ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
     return work;
   }
   const bool is_forward = pass == ConvPass::forward;
-  const double lanes = padded(is_forward ? shape.o : shape.c);
+  // In a data gradient, positions share a vector of which their channels fill half or less (3×3 gains little by it).
+  const bool shares = !is_forward && shape.groups == 1 && 2 * shape.c <= kernel.width && shape.window.n_taps() > 9;
+  const double lanes = padded(is_forward ? shape.o : shape.c) * (shares ? 0.5 : 1);
   at(work, ConvCost::gemm) = pairs * (is_forward ? c : o) * lanes;
   at(work, ConvCost::tile) = groups * taps * std::ceil(positions / kernel.rows) *
                              std::ceil(lanes / static_cast<double>(kernel.vectors * kernel.width));

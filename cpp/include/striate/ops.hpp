@@ -28,8 +28,8 @@ struct Fused {
 };
 
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
-// the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for m = 2 also 5×5,
-// stride 1, no dilation, one group or groups of 16 channels or more), else direct.
+// the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
+// no dilation, one group or groups of 16 channels or more), else direct.
 enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
 void set_conv_algorithm(ConvAlgorithm algorithm);
 [[nodiscard]] ConvAlgorithm conv_algorithm();
@@ -56,8 +56,8 @@ enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
 //   sum       vectors of its sums that are read and written
 //   product   pairs of vector multiply-adds between Winograd's transforms
 //   byte      bytes of weights or of sums from behind L2
-//   read, write, filter   vectors of channels times tiles (or filters) that F(2×2), F(4×4), F(6×6) transform: of the side
-//             that is read, of the side that is written, of filters
+//   read, write, filter   vectors of channels times tiles (or filters) that F(2×2), F(4×4), F(6×6) of 3×3 transform: of the
+//             side that is read, of the side that is written, of filters
 enum class ConvCost : int { gemm, tile, outer, copy, sum, product, byte, read, write = 10, filter = 13 };
 inline constexpr int kConvCosts = 16;
 using ConvCosts = std::array<double, kConvCosts>;
