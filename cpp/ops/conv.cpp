@@ -179,7 +179,7 @@ bool folds(const Geometry& geometry) {
 template <class T>
 bool has_long_lines(const Array& x, const Geometry& geometry) {
   constexpr std::ptrdiff_t kTiles = 8;
-  constexpr std::ptrdiff_t kMostTaps = 64;
+  constexpr std::ptrdiff_t kMostTaps = 64;  // that the indirect GEMM joins
   return geometry.window.is_padded() && geometry.window.n_taps() <= kMostTaps && spatial_strides(x)[2] == geometry.c &&
          geometry.window.axis[2].out >= kTiles * kernels().gemm<T>().rows;
 }

@@ -140,7 +140,7 @@ class Pointers {
       }
       const std::size_t first = static_cast<std::size_t>(word) * kWordBits;
       // Rows differ in a tap, or taps of a line do.
-      if (run > 1 && (((any ^ every) | ((every ^ every << 1U) & is_inner_)) & all_) != 0) {
+      if (run > 1 && (((any ^ every) | ((every ^ (every << 1U)) & is_inner_)) & all_) != 0) {
         run = 1;
       }
       for (std::size_t t = first; t < std::min(n_taps, first + kWordBits); t += static_cast<std::size_t>(run), a += rows) {
