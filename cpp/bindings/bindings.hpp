@@ -28,6 +28,7 @@ void bind_pool(py::module_& m);
 void bind_resample(py::module_& m);
 void bind_shape(py::module_& m);
 void bind_graph(py::module_& m);
+void bind_program(py::module_& m);
 void bind_map(py::module_& m);
 void bind_optim(py::module_& m);
 void bind_rows(py::module_& m);

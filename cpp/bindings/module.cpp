@@ -1,6 +1,7 @@
 #include "bindings/bindings.hpp"
 
 #include "striate/error.hpp"
+#include "striate/program.hpp"
 
 namespace striate {
 namespace {
@@ -9,6 +10,7 @@ namespace {
 void bind_errors(py::module_& m) {
   static py::exception<ShapeError> shape_error(m, "ShapeError", PyExc_ValueError);
   static py::exception<DTypeError> dtype_error(m, "DTypeError", PyExc_TypeError);
+  static py::exception<GuardError> guard_error(m, "GuardError", PyExc_RuntimeError);
   py::register_exception_translator([](std::exception_ptr error) {
     try {
       std::rethrow_exception(error);
@@ -18,6 +20,8 @@ void bind_errors(py::module_& m) {
       PyErr_SetString(shape_error.ptr(), e.what());
     } catch (const DTypeError& e) {
       PyErr_SetString(dtype_error.ptr(), e.what());
+    } catch (const GuardError& e) {
+      PyErr_SetString(guard_error.ptr(), e.what());
     }
   });
 }
@@ -38,6 +42,7 @@ PYBIND11_MODULE(_core, m) {
   bind_resample(m);
   bind_shape(m);
   bind_graph(m);
+  bind_program(m);
   bind_map(m);
   bind_optim(m);
   bind_rows(m);

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <utility>
 
 #include <pthread.h>
 #include <sys/mman.h>
@@ -188,9 +189,25 @@ class Cache {
 
 }  // namespace
 
-void* allocate(std::ptrdiff_t bytes) { return Cache::instance().allocate(static_cast<std::uint64_t>(bytes)); }
+namespace {
+thread_local Requests* requests = nullptr;
+}
+
+Requests* serve_requests(Requests* in_charge) noexcept { return std::exchange(requests, in_charge); }
+
+void* allocate(std::ptrdiff_t bytes) {
+  if (requests != nullptr) {
+    if (void* const data = requests->allocate(bytes); data != nullptr) {
+      return data;
+    }
+  }
+  return Cache::instance().allocate(static_cast<std::uint64_t>(bytes));
+}
 
 void release(void* data, std::ptrdiff_t bytes) noexcept {
+  if (requests != nullptr && requests->release(data, bytes)) {
+    return;
+  }
   Cache::instance().release(data, static_cast<std::uint64_t>(bytes));
 }
 

@@ -12,6 +12,28 @@ inline constexpr std::ptrdiff_t kAlignment = 64;
 // Gives memory back to the cache; `bytes` as in allocate().
 void release(void* data, std::ptrdiff_t bytes) noexcept;
 
+// What serves the requests of one thread, for a while, in place of the cache.
+class Requests {
+ public:
+  virtual ~Requests() = default;
+  virtual void* allocate(std::ptrdiff_t bytes) = 0;                     // null: the cache serves it
+  virtual bool release(void* data, std::ptrdiff_t bytes) noexcept = 0;  // false: the cache takes it back
+};
+// Puts `requests` in charge of this thread (null: the cache) and returns what was before.
+Requests* serve_requests(Requests* requests) noexcept;
+
+// While it lives, this thread's requests go to the cache: for memory that is kept across calls (packed weights).
+class KeptMemory {
+ public:
+  KeptMemory() : before_(serve_requests(nullptr)) {}
+  ~KeptMemory() { serve_requests(before_); }
+  KeptMemory(const KeptMemory&) = delete;
+  KeptMemory& operator=(const KeptMemory&) = delete;
+
+ private:
+  Requests* before_;
+};
+
 // Scratch memory of an op: allocated before a parallel region, released at the end of the scope.
 template <class T>
 class Buffer {

@@ -245,6 +245,7 @@ std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t k
   if (auto found = weight.storage().derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
   }
+  const KeptMemory kept;
   const std::uint64_t version = weight.storage().version();
   auto made = std::make_shared<const PackedList<T>>(make());
   weight.storage().set_derived(key, version, made);

@@ -70,6 +70,7 @@ std::shared_ptr<const PackedList<T>> kept(const Array& weight, const std::vector
   if (auto found = weight.storage().derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
   }
+  const KeptMemory memory;
   const std::uint64_t version = weight.storage().version();
   auto made = std::make_shared<const PackedList<T>>(make());
   weight.storage().set_derived(key, version, made);

@@ -274,6 +274,55 @@ void Graph::set_results(std::vector<ValueId> results) {
   results_ = std::move(results);
 }
 
+Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
+  std::vector<bool> is_used(values_.size(), false);
+  const auto use = [&](const std::vector<ValueId>& ids) {
+    for (const ValueId id : ids) {
+      if (id != kNoValue) {
+        is_used[static_cast<std::size_t>(id)] = true;
+      }
+    }
+  };
+  use(inputs_);
+  use(scalars_);
+  use(states_);
+  use(results_);
+  for (const Node& node : nodes) {
+    use(node.inputs);
+    use(node.outputs);
+  }
+  Graph out;
+  std::vector<ValueId> renamed(values_.size(), kNoValue);
+  for (std::size_t id = 0; id < values_.size(); ++id) {
+    if (is_used[id]) {
+      renamed[id] = out.add_value(values_[id]);
+    }
+  }
+  const auto rename = [&](std::vector<ValueId> ids) {
+    for (ValueId& id : ids) {
+      id = id == kNoValue ? kNoValue : renamed[static_cast<std::size_t>(id)];
+    }
+    return ids;
+  };
+  out.guards_ = guards_;
+  out.inputs_ = rename(inputs_);
+  out.scalars_ = rename(scalars_);
+  out.states_ = rename(states_);
+  out.results_ = rename(results_);
+  for (const Node& node : nodes) {
+    Node copy = node;
+    copy.inputs = rename(node.inputs);
+    copy.outputs = rename(node.outputs);
+    for (std::size_t i = 0; i < copy.outputs.size(); ++i) {
+      Value& made = out.values_[static_cast<std::size_t>(copy.outputs[i])];
+      made.node = static_cast<int>(out.nodes_.size());
+      made.output = static_cast<int>(i);
+    }
+    out.nodes_.push_back(std::move(copy));
+  }
+  return out;
+}
+
 const Value& Graph::value(ValueId id) const {
   check<std::out_of_range>(id >= 0 && static_cast<std::size_t>(id) < values_.size(), "graph: expected a value from 0 to ",
                            values_.size(), ", got ", id, "; use the ids that the graph returned");

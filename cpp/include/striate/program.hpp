@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <variant>
@@ -112,6 +114,10 @@ class Graph {
   [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
   [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
 
+  // The same inputs, scalars, states, guards and results with other nodes, which make values of this graph; constants and
+  // results that are no longer used are gone, and values have new ids.
+  [[nodiscard]] Graph with_nodes(const std::vector<Node>& nodes) const;
+
  private:
   ValueId add_value(Value value);
   void take_name(const std::string& name);
@@ -123,6 +129,51 @@ class Graph {
   std::vector<ValueId> scalars_;
   std::vector<ValueId> states_;
   std::vector<ValueId> results_;
+};
+
+// Inputs that a record does not hold for: record again with these.
+struct GuardError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Equal to the given graph up to rounding: constants are folded, batch-norm in evaluation goes into the weights before it,
+// clamping activations into the convolution or product before them, a flattening before a linear layer into the order of
+// that layer's weights; changes of states happen in place, and steps of one optimizer become one; dead nodes are gone.
+[[nodiscard]] Graph fuse(const Graph& graph);
+
+// A graph with nothing left to decide, run again and again. Shapes are planned when they are first met: attributes and sizes
+// become numbers, and everything the pass asks memory for gets its place in one block, an arena.
+class Program {
+ public:
+  // `watched` are the weights that constants of the graph were made from: after a change of one a run throws GuardError.
+  // Throws std::invalid_argument where an operator has no kernel in the core; the text names all of them.
+  explicit Program(Graph graph, std::vector<Array> watched = {});
+  ~Program();
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+
+  // Inputs and scalars in the order of the graph; results likewise. Results are the caller's: no later call changes them.
+  // Thread-safe: each concurrent call has an arena of its own, the first calls for a shape excepted. States are shared; a
+  // graph that assigns them is run by one thread at a time. Throws ShapeError, DTypeError, GuardError.
+  [[nodiscard]] std::vector<Array> run(std::span<const Array> inputs, std::span<const Array> scalars) const;
+
+  [[nodiscard]] const Graph& graph() const;
+  [[nodiscard]] bool is_stale() const;  // a watched weight has changed
+
+  // Of the plan that ran last.
+  struct Memory {
+    std::ptrdiff_t arena_bytes = 0;
+    std::ptrdiff_t least_bytes = 0;  // most that was alive at one moment
+    std::ptrdiff_t n_plans = 0;
+    std::ptrdiff_t n_arenas = 0;  // over all plans
+  };
+  [[nodiscard]] Memory memory() const;
+  // Most that arenas of plans other than the last may hold; the plan used longest ago goes first.
+  void set_cache_bytes(std::ptrdiff_t bytes);
+
+ private:
+  struct Body;
+  std::unique_ptr<Body> body_;
 };
 
 // What a shape function sees: a node's attributes and the shapes of its operands (empty for one not given).

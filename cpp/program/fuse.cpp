@@ -1,0 +1,415 @@
+// Rewriting a recorded graph for running it: what can be computed once is, and neighbours become one node.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+#include "program/call.hpp"
+#include "striate/ops.hpp"
+#include "striate/program.hpp"
+
+namespace striate {
+namespace {
+
+constexpr std::ptrdiff_t kMostFoldedBytes = std::ptrdiff_t{16} << 20;  // of a constant that was none
+
+bool is_convolution(const Node& node) { return node.op == "conv1d" || node.op == "conv2d" || node.op == "conv3d"; }
+
+void set(Node& node, const char* name, Attribute value) {
+  for (auto& [key, attribute] : node.attributes) {
+    if (key == name) {
+      attribute = std::move(value);
+      return;
+    }
+  }
+  node.attributes.emplace_back(name, std::move(value));
+  std::sort(node.attributes.begin(), node.attributes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+}
+
+bool has_dim(const Attribute& attribute) {
+  if (const auto* list = attribute.as<Attribute::List>()) {
+    return std::any_of(list->begin(), list->end(), has_dim);
+  }
+  const auto* dim = attribute.as<Dim>();
+  return dim != nullptr && !dim->is_constant();
+}
+
+double number_of(const Node& node, const char* name, double otherwise) {
+  const Attribute* found = node.attribute(name);
+  if (found == nullptr || found->is_none()) {
+    return otherwise;
+  }
+  const auto* real = found->as<double>();
+  const auto* whole = found->as<std::int64_t>();
+  return real != nullptr ? *real : whole != nullptr ? static_cast<double>(*whole) : otherwise;
+}
+
+// The graph while it is rewritten: nodes that are gone have no op.
+class Rewrite {
+ public:
+  explicit Rewrite(const Graph& graph) : graph_(graph), nodes_(graph.nodes()) { count(); }
+
+  Graph run() {
+    fold_constants();
+    fold_batch_norm();
+    fuse_clamps();
+    fold_flatten();
+    change_in_place();
+    join_steps();
+    remove_dead();
+    std::erase_if(nodes_, [](const Node& node) { return node.op.empty(); });
+    return graph_.with_nodes(nodes_);
+  }
+
+ private:
+  [[nodiscard]] const Value& value(ValueId id) const { return graph_.value(id); }
+
+  // Readers of every value, and who makes it, from the nodes as they are now.
+  void count() {
+    n_readers_.assign(graph_.values().size(), 0);
+    maker_.assign(graph_.values().size(), nullptr);
+    for (Node& node : nodes_) {
+      for (const ValueId id : node.inputs) {
+        if (id != kNoValue) {
+          ++n_readers_[static_cast<std::size_t>(id)];
+        }
+      }
+      for (const ValueId id : node.outputs) {
+        maker_[static_cast<std::size_t>(id)] = &node;
+      }
+    }
+    for (const ValueId id : graph_.results()) {
+      ++n_readers_[static_cast<std::size_t>(id)];
+    }
+  }
+
+  ValueId constant(const Array& array) {
+    const ValueId id = graph_.add_constant(array);
+    n_readers_.push_back(0);
+    maker_.push_back(nullptr);
+    return id;
+  }
+
+  [[nodiscard]] const Array* constant_of(ValueId id) const {
+    return id != kNoValue && value(id).kind == ValueKind::constant ? &value(id).array : nullptr;
+  }
+
+  [[nodiscard]] int n_readers(ValueId id) const { return n_readers_[static_cast<std::size_t>(id)]; }
+  [[nodiscard]] Node* maker(ValueId id) const { return id == kNoValue ? nullptr : maker_[static_cast<std::size_t>(id)]; }
+
+  // The node whose only result is read by `node` as operand i and by nobody else.
+  [[nodiscard]] Node* private_maker(const Node& node, std::size_t i) const {
+    Node* const made_by = i < node.inputs.size() ? maker(node.inputs[i]) : nullptr;
+    return made_by != nullptr && made_by->outputs.size() == 1 && n_readers(node.inputs[i]) == 1 ? made_by : nullptr;
+  }
+
+  // `first` takes over the result of `second`, its only reader, which is gone.
+  void absorb(Node& first, Node& second) {
+    first.outputs = second.outputs;
+    for (const ValueId id : first.outputs) {
+      maker_[static_cast<std::size_t>(id)] = &first;
+    }
+    second = {};
+  }
+
+  void replace_operand(Node& node, std::size_t i, ValueId by) {
+    if (node.inputs.size() <= i) {
+      node.inputs.resize(i + 1, kNoValue);
+    }
+    if (node.inputs[i] != kNoValue) {
+      --n_readers_[static_cast<std::size_t>(node.inputs[i])];
+    }
+    node.inputs[i] = by;
+    ++n_readers_[static_cast<std::size_t>(by)];
+  }
+
+  void fold_constants() {
+    for (Node& node : nodes_) {
+      const bool is_known = std::all_of(node.inputs.begin(), node.inputs.end(),
+                                        [&](ValueId id) { return id == kNoValue || constant_of(id) != nullptr; }) &&
+                            std::none_of(node.attributes.begin(), node.attributes.end(),
+                                         [](const auto& attribute) { return has_dim(attribute.second); });
+      std::ptrdiff_t bytes = 0;
+      for (const ValueId id : node.outputs) {
+        bytes += values(value(id).shape).product() * item_bytes(value(id).dtype);
+      }
+      if (!is_known || node.op == "assign" || !has_call(node.op) || (node.inputs.empty() && bytes > kMostFoldedBytes)) {
+        continue;
+      }
+      std::vector<const Array*> operands;
+      for (const ValueId id : node.inputs) {
+        operands.push_back(constant_of(id));
+      }
+      std::vector<Array> results(node.outputs.size());
+      make_call(Attributes(node.op, node.attributes))(operands, results);
+      for (std::size_t i = 0; i < results.size(); ++i) {
+        redirect(node.outputs[i], constant(results[i]));
+      }
+      node = {};
+    }
+    count();
+  }
+
+  // Every reader of a value reads another one.
+  void redirect(ValueId from, ValueId to) {
+    for (Node& node : nodes_) {
+      std::replace(node.inputs.begin(), node.inputs.end(), from, to);
+    }
+    std::vector<ValueId> results = graph_.results();
+    std::replace(results.begin(), results.end(), from, to);
+    graph_.set_results(std::move(results));
+  }
+
+  // y = (w·x + b − mean) · s + bias with s = weight / √(var + eps): the same convolution with w·s and (b − mean)·s + bias.
+  void fold_batch_norm() {
+    for (Node& norm : nodes_) {
+      Node* const conv = norm.op == "batch_norm_eval" ? private_maker(norm, 0) : nullptr;
+      if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || conv->attribute("lo") != nullptr) {
+        continue;
+      }
+      const Array* const weight = constant_of(conv->inputs[1]);
+      const Array* const mean = constant_of(norm.inputs[1]);
+      const Array* const var = constant_of(norm.inputs[2]);
+      const auto optional = [&](const Node& node, std::size_t i, const Array*& array) {
+        const bool is_given = i < node.inputs.size() && node.inputs[i] != kNoValue;
+        array = is_given ? constant_of(node.inputs[i]) : nullptr;
+        return !is_given || array != nullptr;
+      };
+      const Array* scale = nullptr;
+      const Array* shift = nullptr;
+      const Array* bias = nullptr;
+      if (weight == nullptr || mean == nullptr || var == nullptr || !optional(norm, 3, scale) || !optional(norm, 4, shift) ||
+          !optional(*conv, 2, bias) || value(norm.inputs[0]).shape.size() != weight_rank(*weight)) {
+        continue;
+      }
+      const auto doubles = [](const Array* x, std::ptrdiff_t n, double otherwise) {
+        std::vector<double> out(static_cast<std::size_t>(n), otherwise);
+        if (x != nullptr) {
+          const Array wide = relayout(convert(*x, DType::float64), Layout::row_major);
+          std::copy_n(wide.data<double>(), n, out.begin());
+        }
+        return out;
+      };
+      const std::ptrdiff_t n = weight->shape(0);
+      const auto m = doubles(mean, n, 0);
+      const auto v = doubles(var, n, 0);
+      auto s = doubles(scale, n, 1);
+      auto b = doubles(bias, n, 0);
+      const auto t = doubles(shift, n, 0);
+      const double eps = number_of(norm, "eps", 0);
+      for (std::size_t o = 0; o < s.size(); ++o) {
+        s[o] /= std::sqrt(v[o] + eps);
+        b[o] = (b[o] - m[o]) * s[o] + t[o];
+      }
+      Extents column(weight->rank(), 1);
+      column[0] = n;
+      const auto as_array = [&](const std::vector<double>& x, const Extents& shape) {
+        const Array out = Array::empty(DType::float64, shape);
+        std::copy(x.begin(), x.end(), out.data<double>());
+        return out;
+      };
+      const Array wide = convert(*weight, DType::float64);
+      const Array factors = as_array(s, column);
+      const Array* const operands[] = {&wide, &factors};
+      replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), weight->dtype())));
+      replace_operand(*conv, 2, constant(convert(as_array(b, {n}), weight->dtype())));
+      absorb(*conv, norm);
+    }
+    count();
+  }
+
+  // Axes that x has when a weight of this rank is applied to it with channels on axis 1.
+  static std::size_t weight_rank(const Array& weight) { return static_cast<std::size_t>(weight.rank()); }
+
+  void fuse_clamps() {
+    for (Node& clamp : nodes_) {
+      constexpr double kInfinity = std::numeric_limits<double>::infinity();
+      std::optional<std::pair<double, double>> range;
+      if (clamp.op == "relu") {
+        range = {0, kInfinity};
+      } else if (clamp.op == "relu6") {
+        range = {0, 6};
+      } else if (clamp.op == "clip") {
+        range = {number_of(clamp, "lo", -kInfinity), number_of(clamp, "hi", kInfinity)};
+      }
+      Node* const before = range ? private_maker(clamp, 0) : nullptr;
+      const bool takes = before != nullptr && is_floating(value(clamp.outputs[0]).dtype) &&
+                         before->attribute("lo") == nullptr &&
+                         (is_convolution(*before) || before->op == "linear" || before->op == "conv_transpose1d" ||
+                          before->op == "conv_transpose2d" || before->op == "conv_transpose3d");
+      if (takes) {
+        set(*before, "lo", range->first);
+        set(*before, "hi", range->second);
+        absorb(*before, clamp);
+      }
+    }
+  }
+
+  // linear(flatten(x)) with x in channels-last memory: x is read as it lies, and the weight's columns are in that order.
+  void fold_flatten() {
+    for (Node& node : nodes_) {
+      Node* const flatten = node.op == "linear" ? private_maker(node, 0) : nullptr;
+      const Array* const weight = flatten == nullptr ? nullptr : constant_of(node.inputs[1]);
+      if (weight == nullptr || flatten->op != "reshape" || value(flatten->outputs[0]).shape.size() != 2) {
+        continue;
+      }
+      // Column c·P + p becomes column p·C + c, whatever the P positions are: the guard on their number is the record's.
+      const Value& x = value(flatten->inputs[0]);
+      const Shape& flat = value(flatten->outputs[0]).shape;
+      if (x.layout != ValueLayout::channels_last || x.shape.size() < 3 || !(flat[0] == x.shape[0]) ||
+          !x.shape[1].is_constant() || x.shape[1].value() == 0) {
+        continue;
+      }
+      const std::ptrdiff_t c = x.shape[1].value();
+      const Array columns = reshape(*weight, {weight->shape(0), c, weight->shape(1) / c});
+      const Array moved = relayout(columns.permute(std::vector<int>{0, 2, 1}), Layout::row_major);
+      replace_operand(node, 1, constant(reshape(moved, weight->shape())));
+      Node& view = *flatten;
+      view.op = "flatten_memory";
+      view.attributes.clear();
+    }
+    count();
+  }
+
+  // A pure change of states whose results are only assigned back happens in the states' memory.
+  void change_in_place() {
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      Node& change = nodes_[i];
+      const Attribute* const n_states = change.op == "assign" ? nullptr : change.attribute("n_states");
+      if (n_states == nullptr || n_states->as<std::int64_t>() == nullptr) {
+        continue;
+      }
+      const auto n = static_cast<std::size_t>(*n_states->as<std::int64_t>());
+      std::vector<std::size_t> assigns(n, 0);
+      bool fits = n == change.outputs.size();
+      for (std::size_t k = 0; fits && k < n; ++k) {
+        for (std::size_t j = i + 1; j < nodes_.size(); ++j) {
+          const Node& node = nodes_[j];
+          if (node.op == "assign" && node.inputs[0] == change.inputs[k] && node.inputs[1] == change.outputs[k]) {
+            assigns[k] = j;
+            break;
+          }
+          fits = fits && !reads(node, change.inputs[k]);  // as it was before the change
+        }
+        fits = fits && assigns[k] > 0 && n_readers(change.outputs[k]) == 1;
+      }
+      if (!fits) {
+        continue;
+      }
+      set(change, "in_place", true);
+      for (std::size_t k = 0; k < n; ++k) {
+        Node& assign = nodes_[assigns[k]];
+        change.outputs[k] = assign.outputs[0];
+        assign = {};
+      }
+    }
+    count();
+  }
+
+  // Steps of one optimizer with the same attributes and run-time numbers, all in place: one pass over all parameters, where
+  // the last of them stood.
+  void join_steps() {
+    for (std::size_t i = nodes_.size(); i-- > 0;) {
+      const Node& last = nodes_[i];
+      if (!std::string_view(last.op).ends_with("_step") || last.attribute("in_place") == nullptr ||
+          last.attribute("n_params") != nullptr) {
+        continue;
+      }
+      const auto n_states = static_cast<std::size_t>(number_of(last, "n_states", 1));
+      const std::vector<ValueId> numbers(last.inputs.begin() + static_cast<std::ptrdiff_t>(n_states) + 1, last.inputs.end());
+      std::vector<std::size_t> steps;
+      for (std::size_t j = 0; j <= i; ++j) {
+        const Node& node = nodes_[j];
+        if (node.op == last.op && to_text(node) == to_text(last) &&
+            std::vector<ValueId>(node.inputs.begin() + static_cast<std::ptrdiff_t>(n_states) + 1, node.inputs.end()) ==
+                numbers &&
+            is_unread_between(node, n_states, j, i)) {
+          steps.push_back(j);
+        }
+      }
+      Node joined{last.op, last.attributes, {}, {}};
+      for (std::size_t kind = 0; kind <= n_states; ++kind) {  // parameters, states, gradients
+        for (const std::size_t j : steps) {
+          joined.inputs.push_back(nodes_[j].inputs[kind]);
+          if (kind < n_states) {
+            joined.outputs.push_back(nodes_[j].outputs[kind]);
+          }
+        }
+      }
+      joined.inputs.insert(joined.inputs.end(), numbers.begin(), numbers.end());
+      set(joined, "n_params", static_cast<std::int64_t>(steps.size()));
+      set(joined, "n_states", static_cast<std::int64_t>(steps.size() * n_states));
+      for (const std::size_t j : steps) {
+        nodes_[j] = {};
+      }
+      nodes_[i] = std::move(joined);
+    }
+    count();
+  }
+
+  // Whether no node from `begin` to `end` reads what this step changes, so that it may as well happen at `end`.
+  [[nodiscard]] bool is_unread_between(const Node& step, std::size_t n_states, std::size_t begin, std::size_t end) const {
+    for (std::size_t j = begin + 1; j <= end; ++j) {
+      for (std::size_t k = 0; k < n_states; ++k) {
+        if (reads(nodes_[j], step.outputs[k]) || reads(nodes_[j], step.inputs[k])) {
+          return false;
+        }
+      }
+    }
+    return true;
+  }
+
+  // Whether a node has this value, or a view of it, as an operand.
+  [[nodiscard]] bool reads(const Node& node, ValueId id) const {
+    constexpr std::string_view kViews[] = {"reshape", "permute", "expand",         "spread",
+                                           "slice",   "split",   "flatten_memory", "relayout"};
+    return std::any_of(node.inputs.begin(), node.inputs.end(), [&](ValueId operand) {
+      for (;;) {
+        if (operand == id) {
+          return true;
+        }
+        const Node* const made_by = maker(operand);
+        if (made_by == nullptr || std::find(std::begin(kViews), std::end(kViews), made_by->op) == std::end(kViews)) {
+          return false;
+        }
+        operand = made_by->inputs[0];
+      }
+    });
+  }
+
+  static std::string to_text(const Node& node) {
+    std::string out;
+    for (const auto& [name, attribute] : node.attributes) {
+      out += text(name, "=", attribute.str(), ";");
+    }
+    return out;
+  }
+
+  void remove_dead() {
+    for (auto node = nodes_.rbegin(); node != nodes_.rend(); ++node) {
+      const bool has_effect = node->op == "assign" || node->attribute("in_place") != nullptr;
+      const bool is_read =
+          std::any_of(node->outputs.begin(), node->outputs.end(), [&](ValueId id) { return n_readers(id) > 0; });
+      if (!node->op.empty() && !has_effect && !is_read) {
+        for (const ValueId id : node->inputs) {
+          if (id != kNoValue) {
+            --n_readers_[static_cast<std::size_t>(id)];
+          }
+        }
+        *node = {};
+      }
+    }
+  }
+
+  Graph graph_;
+  std::vector<Node> nodes_;
+  std::vector<int> n_readers_;
+  std::vector<Node*> maker_;
+};
+
+}  // namespace
+
+Graph fuse(const Graph& graph) { return Rewrite(graph).run(); }
+
+}  // namespace striate
