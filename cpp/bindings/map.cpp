@@ -59,6 +59,7 @@ Array scalar(const py::object& value, DType like) {
 
 void bind_map(py::module_& m) {
   m.def("clone", &clone, NoGil());
+  m.def("require_finite", &require_finite, py::arg("x"), py::kw_only(), py::arg("what"), NoGil());
   m.def("convert", &convert, py::arg("x"), py::arg("dtype"), NoGil());
   m.def(
       "relayout",

@@ -1,5 +1,6 @@
 // Copies: clone, to, relayout. One loop for any strides; transposition by blocks when the inner axes differ.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "machine/memory.hpp"
@@ -126,6 +127,16 @@ Array relayout(const Array& x, Layout layout) {
   copy_into(y, x);
   count_relayout(y.size() * item_bytes(y.dtype()));
   return y;
+}
+
+Array require_finite(const Array& x, const std::string& what) {
+  const Array wide = convert(x, DType::float64);
+  const auto* const values = wide.data<double>();
+  for (std::ptrdiff_t i = 0; i < wide.size(); ++i) {
+    check<NonFiniteError>(std::isfinite(values[i]), "require_finite: expected finite values for ", what, ", got ", values[i],
+                          "; look for bad values in what it is computed from, or lower the learning rate");
+  }
+  return clone(x);
 }
 
 }  // namespace striate

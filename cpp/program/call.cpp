@@ -289,6 +289,10 @@ Call make_clone(const Attributes&) {
   return [](Operands in, Results out) { out[0] = clone(*in[0]); };
 }
 
+Call make_require_finite(const Attributes& a) {
+  return [what = a.word("what")](Operands in, Results out) { out[0] = require_finite(*in[0], what); };
+}
+
 Call make_convert(const Attributes& a) {
   return [dtype = a.dtype("dtype")](Operands in, Results out) { out[0] = convert(*in[0], dtype); };
 }
@@ -658,6 +662,7 @@ const std::map<std::string, Make, std::less<>>& table() {
         {"pad", make_pad},
         {"clone", make_clone},
         {"to", make_convert},
+        {"require_finite", make_require_finite},
         {"relayout", make_relayout},
         {"reshape", make_reshape},
         {"flatten_memory", make_flatten_memory},

@@ -417,8 +417,8 @@ void fill_elementwise(Table& table) {
                          "abs_grad"}) {
     table[op] = broadcast_fn;
   }
-  for (const char* op : {"clone", "to", "relayout", "softmax", "log_softmax", "softmax_grad", "log_softmax_grad",
-                         "full_like", "flip", "triangle"}) {
+  for (const char* op : {"clone", "to", "require_finite", "relayout", "softmax", "log_softmax", "softmax_grad",
+                         "log_softmax_grad", "full_like", "flip", "triangle"}) {
     table[op] = same_fn;
   }
 }

@@ -3,7 +3,7 @@
 from striate import autograd, machine, memory, ops
 from striate._core import DType, DTypeError, ShapeError, __version__
 from striate.autograd import RecordError, Tensor, enable_grad, is_grad_enabled, no_grad
-from striate.compile import compile
+from striate.compile import compile, compile_step
 from striate.machine import isa, precision, threads
 from striate.ops import *  # noqa: F403
 from striate.ops import __all__ as _ops_all
@@ -29,6 +29,7 @@ __all__ = [
     "bfloat16",
     "bool",
     "compile",
+    "compile_step",
     "enable_grad",
     "float16",
     "float32",

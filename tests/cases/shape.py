@@ -118,6 +118,7 @@ CASES = (
         batch=True,
     ),
     _move("clone", "", real(3, 5), oracle=np.array),
+    _move("require_finite", "", real(3, 5), oracle=np.array, nonfinite=()),
     _move("repeat", "", real(3, 4), attributes={"repeats": (2, 1, 3)}),
     _move("tile", "", real(3, 4), attributes={"dims": (2,)}),
     _move("flip", "", real(3, 9, 4), attributes={"dims": (0, 2)}, batch=True),

@@ -16,6 +16,11 @@ struct DTypeError : std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
+// A value that is not finite where the caller asked for finite ones.
+struct NonFiniteError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 struct OutOfMemory : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -166,6 +166,10 @@ struct MaxPooled {
 [[nodiscard]] Array relayout(const Array& x,
                              Layout layout);  // x itself when it has the layout; else a copy, and it is counted
 
+// A copy of x; throws NonFiniteError, naming x by `what`, where an element is not finite. For the few numbers that a pass
+// depends on, such as a loss.
+[[nodiscard]] Array require_finite(const Array& x, const std::string& what);
+
 // ---- element-wise (ops/map.cpp) ----
 
 // Operators are found by name once and called by index; kernels/map.hpp lists them.

@@ -94,6 +94,10 @@ class Recording:
         self._known[tensor._array] = _Known(value, tensor._array.version)
         self._kept.append(tensor)
 
+    def declare(self, state: Tensor) -> None:
+        """Take in a state that was made during the recording, before an operator meets it."""
+        self._declare(state, self.graph.add_state(f"state{len(self.graph.states)}", state._array))
+
     def __enter__(self) -> Recording:
         self._thread = threading.get_ident()
         if self._thread in tape.recorders:
@@ -173,6 +177,13 @@ class Recording:
             self.generators[name] = generator
         stream.n_draws = numbers["call"] - stream.start + 1
         return stream.state, {"seed": 0, "call": stream.n_draws - 1}
+
+    def streams(self) -> list[tuple[Any, Tensor, int]]:
+        """Return each generator drawn from, the state (seed, draws) that stands for it, and the number of its draws."""
+        return [
+            (self.generators[f"random{i}"], stream.state, stream.n_draws)
+            for i, stream in enumerate(self._streams.values())
+        ]
 
     def _end_streams(self) -> None:
         for stream in self._streams.values():

@@ -37,6 +37,9 @@ class Recorder(Protocol):
     def assign(self, state: Any, value: Any) -> None:
         """Append the change of a state, which is about to happen."""
 
+    def declare(self, state: Tensor) -> None:
+        """Take in a state that no operator has met yet."""
+
     def draw(self, generator: Any) -> tuple[Tensor, dict[str, int]]:
         """Return the state that random draws count from, and the attributes of the next draw."""
 
@@ -54,6 +57,11 @@ recorders: dict[int, Recorder] = {}
 def recorder() -> Recorder | None:
     """Return the recording under way on this thread."""
     return recorders.get(threading.get_ident()) if recorders else None
+
+
+def is_recording() -> bool:
+    """Say whether the operators of this thread are recorded for replay."""
+    return recorder() is not None
 
 
 class Node:

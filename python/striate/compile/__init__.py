@@ -1,5 +1,6 @@
-"""Programs: a recorded pass with nothing left to decide, run as one call into the core."""
+"""Programs: a recorded pass, or a whole training step, with nothing left to decide, run as one call into the core."""
 
 from striate.compile.program import Program, compile
+from striate.compile.step import TrainingStep, VerifyError, compile_step
 
-__all__ = ["Program", "compile"]
+__all__ = ["Program", "TrainingStep", "VerifyError", "compile", "compile_step"]

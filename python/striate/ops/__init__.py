@@ -79,6 +79,7 @@ from striate.ops.loss import (
     l1_loss,
     mse_loss,
     nll_loss,
+    require_finite,
     smooth_l1_loss,
 )
 from striate.ops.max_pool import (
@@ -120,7 +121,7 @@ from striate.ops.shape import (
     unsqueeze,
 )
 from striate.ops.softmax import log_softmax, softmax
-from striate.ops.state import assign, new_state
+from striate.ops.state import assign, new_state, new_state_like
 
 __all__ = [
     "Generator",
@@ -221,6 +222,7 @@ __all__ = [
     "ne",
     "neg",
     "new_state",
+    "new_state_like",
     "nll_loss",
     "one_hot",
     "ones",
@@ -241,6 +243,7 @@ __all__ = [
     "relu",
     "relu6",
     "repeat",
+    "require_finite",
     "reshape",
     "round",
     "rsqrt",

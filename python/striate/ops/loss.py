@@ -132,6 +132,31 @@ def _bce_vjp(node: Any, g: Tensor) -> tuple[Tensor, None, None]:
     return sum_to(grad_x, node.shapes[0], node.dtypes[0]), None, None
 
 
+def _same_vjp(_: Any, grad_y: Tensor) -> tuple[Tensor]:
+    return (grad_y,)
+
+
+_require_finite = register(Op("require_finite", _core.require_finite, _same_vjp))
+
+
+@public
+def require_finite(x: Tensor, what: str = "x") -> Tensor:
+    """Return x, or raise where an element is not finite: a guard before states change.
+
+    Parameters
+    ----------
+    x : Tensor, any shape, float32 or float64
+    what : str
+        The name of x in the message.
+
+    Raises
+    ------
+    FloatingPointError
+        An infinity or NaN.
+    """
+    return _require_finite(x, what=what)  # type: ignore[no-any-return]
+
+
 _bce = register(Op("bce_logits", _core.bce_logits, _bce_vjp, saves_inputs=(0, 1, 2)))
 _bce_grad = register(Op("bce_logits_grad", _core.bce_logits_grad, _no_second))
 

@@ -58,6 +58,18 @@ def new_state(shape: Sequence[int], *, dtype: DType = DType.float32) -> Tensor:
     return Tensor._wrap(array)
 
 
+@public
+def new_state_like(x: Tensor) -> Tensor:
+    """Return zeros of the shape, dtype and memory layout of `x` to keep a moment in; while recording, a state of the record."""
+    array = _core.empty_like(x._array, x.dtype)
+    array.fill_view()[...] = 0
+    state = Tensor._wrap(array)
+    recorder = tape.recorder()
+    if recorder is not None:
+        recorder.declare(state)
+    return state
+
+
 class Update:
     """A change of states in place by the core: running statistics, optimizer steps.
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from striate import ops
 from striate.autograd import Tensor, no_grad
+from striate.compile import TrainingStep
 from striate.nn import Module
 from striate.train import checkpoint as checkpoints
 from striate.train.callback import Callback, Monitor
@@ -261,6 +262,7 @@ def fit(
     max_grad_norm: float | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    compile: bool = True,
 ) -> Run:
     """Train a model.
 
@@ -291,6 +293,9 @@ def fit(
         Written after each epoch, and when Ctrl-C is pressed.
     resume : bool, default False
         Go on from `checkpoint` if that file exists. The result is the same, to the bit, as without the interruption.
+    compile : bool, default True
+        Run steps as one call into the core; see `striate.compile_step`. The first two are taken both ways and compared. A
+        model that cannot be recorded is trained by eager calls, and the log says why. Gradients are not kept between steps.
 
     Returns
     -------
@@ -313,11 +318,14 @@ def fit(
     run = Run(model, optimizer, schedule, loss, epochs, metrics or {}, callbacks, monitor)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint, train_data)
+    step = TrainingStep(
+        model, loss, optimizer, max_grad_norm=max_grad_norm, clip=clip_grad_norm_, n_verified=2, is_eager=not compile
+    )
     for callback in callbacks:
         callback.on_train_begin(run)
     with _Interrupts() as interrupts:
         while run.epoch < epochs and not run.is_stopping:
-            _train_epoch(run, train_data, max_grad_norm, interrupts, checkpoint)
+            _train_epoch(run, train_data, step, interrupts, checkpoint)
             _end_epoch(run, validation_data)
             if checkpoint is not None:
                 run.save(checkpoint, train_data)
@@ -331,7 +339,7 @@ def fit(
 def _train_epoch(
     run: Run,
     data: Iterable[Batch],
-    max_grad_norm: float | None,
+    step: TrainingStep,
     interrupts: _Interrupts,
     checkpoint: str | os.PathLike[str] | None,
 ) -> None:
@@ -343,22 +351,16 @@ def _train_epoch(
         if run.schedule is not None:
             optimizer.set_lr(run.schedule(run.step))
         x, y = to_tensors(batch)
-        optimizer.zero_grad()
-        scores = model(x)
-        loss = run.loss(scores, y)
-        value = loss.item()
-        if not math.isfinite(value):
+        try:
+            loss, scores = step(x, y)
+        except FloatingPointError as error:
             raise FloatingPointError(
-                f"fit: expected a finite loss, got {value} at step {run.step} of epoch {run.epoch + 1} with lr {optimizer.lr:g}; "
-                "lower the learning rate or look for bad values in the data"
-            )
-        loss.backward()
-        if max_grad_norm is not None:
-            clip_grad_norm_(model.parameters(), max_grad_norm)
-        optimizer.step()
+                f"fit: expected a finite loss, got {error.args[0].split('got ')[-1].split(';')[0]} at step {run.step} of epoch "
+                f"{run.epoch + 1} with lr {optimizer.lr:g}; lower the learning rate or look for bad values in the data"
+            ) from error
         run.step += 1
         run.batch += 1
-        run.add(value, scores, batch[1], x.shape[0])
+        run.add(loss.item(), scores, batch[1], x.shape[0])
         run.seconds = time.perf_counter() - start
         for callback in run.callbacks:
             callback.on_batch_end(run)

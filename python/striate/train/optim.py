@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from striate import ops
-from striate.autograd import Tensor, no_grad
-from striate.nn import Parameter
+from striate._core import DType
+from striate.autograd import Tensor, is_recording, no_grad
 from striate.ops import optim as rows
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "clip_grad_norm_"]
@@ -94,20 +94,46 @@ class Optimizer:
 
     def step(self) -> None:
         """Change every parameter that has a gradient; the others, and their states, stay."""
-        with no_grad():
-            for group in self.param_groups:
-                by_count: dict[int, list[Tensor]] = {}
-                for p in group["params"]:
-                    if p.grad is not None:
-                        own = self.state.get(p)
-                        if own is None:
-                            own = self.state[p] = {"n_steps": 0}
-                        own["n_steps"] += 1
-                        by_count.setdefault(own["n_steps"], []).append(p)
-                for n_steps, params in by_count.items():
-                    self._update(group, params, [p.grad for p in params if p.grad is not None], n_steps)
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            self.count(params)
+            by_count: dict[int, list[Tensor]] = {}
+            for p in params:
+                by_count.setdefault(self.state[p]["n_steps"], []).append(p)
+            for n_steps, own in by_count.items():
+                self.update(group, own, n_steps)
 
-    def _update(self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int) -> None:
+    def count(self, params: Iterable[Tensor]) -> None:
+        """Count a step of each of these parameters."""
+        for p in params:
+            own = self.state.get(p)
+            if own is None:
+                own = self.state[p] = {"n_steps": 0}
+            own["n_steps"] += 1
+
+    def update(self, group: Mapping[str, Any], params: list[Tensor], n_steps: int | Tensor) -> None:
+        """Change parameters of one group by their gradients.
+
+        Parameters
+        ----------
+        group : mapping
+            The hyper-parameters; "lr" may be a tensor of no axes, a run-time number of a recording.
+        params : list of Tensor
+            Each has a gradient, and was counted.
+        n_steps : int or Tensor
+            Steps of these parameters, this one included.
+        """
+        with no_grad():
+            self._update(group, params, [p.grad for p in params if p.grad is not None], n_steps)
+
+    @property
+    def first_step_differs(self) -> bool:
+        """Whether the first step of a parameter is computed in another way than the others."""
+        return False
+
+    def _update(
+        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int | Tensor
+    ) -> None:
         """Change params in place; their step is the n_steps-th, all the same."""
         raise NotImplementedError
 
@@ -117,7 +143,7 @@ class Optimizer:
         for p in params:
             own = self.state[p]
             if name not in own:
-                own[name] = ops.zeros_like(p.detach())
+                own[name] = ops.new_state_like(p)
             found.append(own[name])
         return found
 
@@ -252,7 +278,9 @@ class SGD(Optimizer):
                 f"dampening={group['dampening']}; use momentum=0.9"
             )
 
-    def _update(self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int) -> None:
+    def _update(
+        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int | Tensor
+    ) -> None:
         has_momentum = group["momentum"] != 0
         rows.sgd(
             params,
@@ -263,8 +291,13 @@ class SGD(Optimizer):
             dampening=group["dampening"],
             weight_decay=group["weight_decay"],
             nesterov=group["nesterov"],
-            is_first=n_steps == 1,
+            is_first=self.first_step_differs and not isinstance(n_steps, Tensor) and n_steps == 1,
         )
+
+    @property
+    def first_step_differs(self) -> bool:
+        """Whether moments start as the gradient: without dampening that is what a moment of zero becomes anyway."""
+        return any(group["momentum"] != 0 and group["dampening"] != 0 for group in self.param_groups)
 
 
 class Adam(Optimizer):
@@ -302,7 +335,9 @@ class Adam(Optimizer):
 
     _row = staticmethod(rows.adam)
 
-    def _update(self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int) -> None:
+    def _update(
+        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int | Tensor
+    ) -> None:
         self._row(
             params,
             grads,
@@ -385,7 +420,9 @@ class RMSprop(Optimizer):
             params, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum, centered=centered
         )
 
-    def _update(self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int) -> None:
+    def _update(
+        self, group: Mapping[str, Any], params: list[Tensor], grads: list[Tensor], n_steps: int | Tensor
+    ) -> None:
         rows.rmsprop(
             params,
             grads,
@@ -400,7 +437,7 @@ class RMSprop(Optimizer):
         )
 
 
-def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
+def clip_grad_norm_(parameters: Iterable[Tensor], max_norm: float) -> float | Tensor:
     """Scale all gradients down together when their norm exceeds a limit.
 
     Parameters
@@ -412,8 +449,8 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
 
     Returns
     -------
-    float
-        The norm √(Σ g²) before scaling; each tensor's sum is added up in float64, in order.
+    float, or Tensor of no axes while recording
+        The norm √(Σ g²) before scaling; the sums of the tensors are added up in float64, in order.
 
     Raises
     ------
@@ -424,10 +461,17 @@ def clip_grad_norm_(parameters: Iterable[Parameter], max_norm: float) -> float:
         raise ValueError(f"clip_grad_norm_: expected a positive max_norm, got {max_norm}; use None for no limit")
     with no_grad():
         own = [p for p in parameters if p.grad is not None]
-        norm = math.sqrt(math.fsum((p.grad * p.grad).sum().item() for p in own if p.grad is not None))
-        if norm > max_norm:
-            scale = max_norm / (norm + 1e-6)
-            for p in own:
-                if p.grad is not None:
-                    p.grad = p.grad * scale
-    return norm
+        total = ops.zeros((), dtype=DType.float64)
+        for p in own:
+            if p.grad is not None:
+                total = total + (p.grad * p.grad).sum().to(DType.float64)
+        norm = total.sqrt()
+        scale = max_norm / (norm + 1e-6)
+        if is_recording():
+            scale = ops.where(norm > max_norm, scale, ops.ones_like(scale))  # times 1 leaves a gradient as it is
+        elif not norm.item() > max_norm:
+            return float(norm.item())
+        for p in own:
+            if p.grad is not None:
+                p.grad = p.grad * scale.to(p.dtype)
+    return norm if is_recording() else float(norm.item())
