@@ -153,6 +153,11 @@ REFUSALS: tuple[Refusal, ...] = (
         ("reflect", V, lambda t, o: o.pad(t(1, 2, 3), (3, 0), mode="reflect")),
         ("mode", V, lambda t, o: o.pad(t(1, 2, 3), (1, 1), mode="mirror")),
     ),
+    *_rows(
+        "channel_shuffle",
+        ("channels", S, lambda t, o: o.channel_shuffle(t(1, 3, 2, 2), 2)),
+        ("axes", S, lambda t, o: o.channel_shuffle(t(1, 4, 2), 2)),
+    ),
     *_rows("pixel_shuffle", ("channels", S, lambda t, o: o.pixel_shuffle(t(1, 3, 2, 2), 2))),
     *_rows("pixel_unshuffle", ("size", S, lambda t, o: o.pixel_unshuffle(t(1, 3, 3, 2), 2))),
     *_rows("one_hot", ("dtype", D, lambda t, o: o.one_hot(t(3), 4))),

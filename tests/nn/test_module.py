@@ -306,6 +306,12 @@ def test_summary_counts() -> None:
         ),
         (lambda: nn.Linear(0, 3), "Linear: expected sizes of at least 1, got 0 and 3"),
         (lambda: nn.Dropout(1.5), "Dropout: expected a probability p from 0 to 1, got 1.5"),
+        (lambda: nn.StochasticDepth(-1.0), "StochasticDepth: expected a probability p from 0 to 1, got -1.0"),
+        (lambda: nn.StochasticDepth(0.5, "col"), "StochasticDepth: expected mode 'row' or 'batch', got 'col'"),
+        (
+            lambda: nn.Conv2dNormActivation(1, 1, (3, 3, 3)),
+            "Conv2dNormActivation: expected kernel_size as one int or 2 of at least 1",
+        ),
         (lambda: nn.BatchNorm2d(0), "BatchNorm2d: expected num_features of at least 1, got 0"),
         (lambda: nn.BatchNorm2d(3)(striate.zeros(2, 3)), "BatchNorm2d: expected 4 axes"),
         (
@@ -348,3 +354,51 @@ def test_dropout_is_off_in_eval_mode() -> None:
     assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.6)}
     assert 300 < np.count_nonzero(y == 0) < 500
     assert layer.eval()(x).tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("mode", ["row", "batch"])
+def test_stochastic_depth_drops_whole_samples(mode: str) -> None:
+    x = striate.ones(600, 2, 1, 3, requires_grad=True)
+    layer = nn.StochasticDepth(0.25, mode)  # type: ignore[arg-type]
+    striate.manual_seed(1)
+    y = layer(x)
+    kept = y.detach().numpy().reshape(600, -1)
+    assert (kept == kept[:, :1]).all()
+    assert set(np.unique(kept)) <= {np.float32(0), np.float32(1 / 0.75)}
+    n_kept = np.count_nonzero(kept[:, 0])
+    assert 400 < n_kept < 500 if mode == "row" else n_kept in (0, 600)
+    y.sum().backward()
+    assert x.grad is not None
+    np.testing.assert_array_equal(x.grad.numpy(), y.detach().numpy())
+    assert layer.eval()(x) is x
+
+
+def test_layer_norm_of_pixels_normalises_channels() -> None:
+    x = np.random.default_rng(0).standard_normal((2, 5, 3, 4))
+    layer = nn.LayerNorm2d(5, eps=1e-6).to(striate.float64)
+    expected = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(layer(striate.tensor(x)).detach().numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_squeeze_excitation_is_its_formula() -> None:
+    striate.manual_seed(0)
+    layer = nn.SqueezeExcitation(4, 2, nn.SiLU, nn.Hardsigmoid).to(striate.float64)
+    x = striate.randn(2, 4, 3, 3, dtype=striate.float64)
+    w1, b1, w2, b2 = (
+        p.detach().numpy().reshape(p.shape[0], -1) for p in (*layer.fc1.parameters(), *layer.fc2.parameters())
+    )
+    inner = x.numpy().mean((2, 3)) @ w1.T + b1.T
+    scale = np.clip((inner / (1 + np.exp(-inner)) @ w2.T + b2.T + 3) / 6, 0, 1)
+    np.testing.assert_allclose(layer(x).detach().numpy(), x.numpy() * scale[..., None, None], rtol=1e-12)
+
+
+def test_conv_norm_activation_keeps_the_size_and_has_torchvisions_keys() -> None:
+    layer = nn.Conv2dNormActivation(3, 4, (3, 5), dilation=2)
+    assert layer(striate.zeros(1, 3, 9, 11)).shape == (1, 4, 9, 11)
+    assert list(layer.state_dict())[:3] == ["0.weight", "1.weight", "1.bias"]
+    assert list(nn.Conv2dNormActivation(3, 4, norm_layer=None).state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_permute_is_a_view() -> None:
+    x = striate.zeros(2, 3, 4, 5)
+    assert nn.Permute([0, 2, 3, 1])(x).shape == (2, 4, 5, 3)

@@ -154,6 +154,15 @@ def one_hot(x: Array, num_classes: int) -> Array:
     return (x[..., None] == np.arange(num_classes)).astype(np.int64)
 
 
+def channel_shuffle(x: Array, groups: int) -> Array:
+    c = x.shape[1]
+    y = np.empty_like(x)
+    for j in range(groups):
+        for i in range(c // groups):
+            y[:, i * groups + j] = x[:, j * (c // groups) + i]
+    return y
+
+
 def pixel_shuffle(x: Array, upscale_factor: int) -> Array:
     """y[n, c, h·r + i, w·r + j] = x[n, c·r² + i·r + j, h, w]."""
     r = upscale_factor

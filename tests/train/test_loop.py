@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import signal
 from pathlib import Path
@@ -314,17 +313,3 @@ def test_digits() -> None:
         test = DataLoader(Split(x_test, y_test, names), 256)
         accuracies.append(train.evaluate(net, test, metrics={"accuracy": train.Accuracy()})["accuracy"])
     assert np.mean(accuracies) >= 0.98, accuracies
-
-
-def test_catalogue_builds_networks() -> None:
-    from striate import models
-
-    for name, size in itertools.product(models.names(), (12, 28)):
-        net = models.build(name, 5, in_channels=3, image_size=(size, size + 1))
-        assert net(striate.zeros(2, 3, size, size + 1)).shape == (2, 5)
-    with pytest.raises(ValueError, match=r"models\.build: expected one of lenet, .*, got 'resnet'"):
-        models.build("resnet", 5)
-    with pytest.raises(
-        ValueError, match=r"models\.build: expected images of at least 12×12 pixels for 'lenet', got 8×8"
-    ):
-        models.build("lenet", 5, image_size=(8, 8))

@@ -19,7 +19,7 @@ from striate.apps.run import RunFolder
 from striate.autograd import Tensor, no_grad
 from striate.io import safetensors
 
-MODEL_NAMES = models.names()
+MODEL_NAMES = models.names("classify")
 EVALUATION_BATCH = 256
 
 
@@ -30,7 +30,7 @@ class Recipe:
     Parameters
     ----------
     model : str
-        A name of `striate.models.names()`.
+        A name of `striate.models.names("classify")`.
     epochs : int
         Passes over the training set.
     batch_size : int

@@ -3,6 +3,8 @@
 from striate.nn import init
 from striate.nn.activation import *  # noqa: F403
 from striate.nn.activation import __all__ as _activation
+from striate.nn.block import *  # noqa: F403
+from striate.nn.block import __all__ as _block
 from striate.nn.container import *  # noqa: F403
 from striate.nn.container import __all__ as _container
 from striate.nn.conv import *  # noqa: F403
@@ -28,6 +30,7 @@ __all__ = [
     "Summary",
     "init",
     *_activation,
+    *_block,
     *_container,
     *_conv,
     *_linear,

@@ -1,15 +1,16 @@
-"""Layers without geometry: linear maps and dropout."""
+"""Layers without geometry: linear maps, dropout, stochastic depth."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from striate import ops
 from striate.autograd import Tensor
 from striate.nn import init
 from striate.nn.module import Module, Parameter
 
-__all__ = ["Dropout", "Dropout2d", "Linear"]
+__all__ = ["Dropout", "Dropout2d", "Linear", "StochasticDepth"]
 
 
 class Linear(Module):
@@ -114,3 +115,48 @@ class Dropout2d(_Dropout):
     def forward(self, x: Tensor) -> Tensor:
         """Keep the shape."""
         return ops.dropout2d(x, p=self.p, training=self.training)
+
+
+class StochasticDepth(Module):
+    """Set whole samples to zero at random in training, and scale the others by 1 / (1 − p).
+
+    It ends the branch of a residual block, which then passes its input alone.
+
+    Parameters
+    ----------
+    p : float
+        Probability of zero.
+    mode : {"row", "batch"}, default "row"
+        Whether each sample is drawn by itself, or one draw decides for all.
+
+    Raises
+    ------
+    ValueError
+        A probability outside [0, 1], or another mode.
+
+    References
+    ----------
+    Huang et al., "Deep networks with stochastic depth", 2016, arXiv:1603.09382.
+    """
+
+    def __init__(self, p: float, mode: Literal["row", "batch"] = "row") -> None:
+        """Check the probability and the mode."""
+        if not 0 <= p <= 1:
+            raise ValueError(f"StochasticDepth: expected a probability p from 0 to 1, got {p}; pass a fraction")
+        if mode not in ("row", "batch"):
+            raise ValueError(f"StochasticDepth: expected mode 'row' or 'batch', got {mode!r}; choose one")
+        self.p = p
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        if not self.training or self.p == 0:
+            return x
+        one = x.detach()  # an element a draw, of which only the size counts
+        for dim in range(0 if self.mode == "batch" else 1, x.ndim):
+            one = ops.narrow(one, dim, 0, 1)
+        return x * ops.dropout(ops.ones_like(one), p=self.p)
+
+    def extra_repr(self) -> str:
+        """Show the arguments."""
+        return f"p={self.p}, mode={self.mode}"

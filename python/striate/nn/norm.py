@@ -20,6 +20,7 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "LayerNorm2d",
     "LocalResponseNorm",
     "Normalize",
 ]
@@ -299,6 +300,19 @@ class LayerNorm(Module):
     def extra_repr(self) -> str:
         """Show the arguments."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+
+
+class LayerNorm2d(LayerNorm):
+    """Normalise the channels of each pixel of (N, C, H, W); arguments and attributes as `LayerNorm`'s.
+
+    References
+    ----------
+    Liu et al., "A ConvNet for the 2020s", 2022, arXiv:2201.03545, section 2.6.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape; channels lie last in memory, so both permutations are views."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class GroupNorm(Module):

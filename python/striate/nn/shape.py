@@ -9,7 +9,16 @@ from striate import ops
 from striate.autograd import Tensor
 from striate.nn.module import Module
 
-__all__ = ["Flatten", "PixelShuffle", "PixelUnshuffle", "Unflatten", "Upsample", "ZeroPad2d"]
+__all__ = [
+    "ChannelShuffle",
+    "Flatten",
+    "Permute",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "Unflatten",
+    "Upsample",
+    "ZeroPad2d",
+]
 
 
 class Flatten(Module):
@@ -104,6 +113,53 @@ class Upsample(Module):
         """Show size and mode."""
         said = f"size={self.size}" if self.size is not None else f"scale_factor={self.scale_factor}"
         return f"{said}, mode={self.mode!r}"
+
+
+class Permute(Module):
+    """Reorder the axes; a view.
+
+    Parameters
+    ----------
+    dims : sequence of int
+        Axis i of the result is axis dims[i] of the input.
+    """
+
+    def __init__(self, dims: Sequence[int]) -> None:
+        """Keep the axes."""
+        self.dims = tuple(dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reorder the shape likewise."""
+        return x.permute(self.dims)
+
+    def extra_repr(self) -> str:
+        """Show the axes."""
+        return f"dims={self.dims}"
+
+
+class ChannelShuffle(Module):
+    """Deal the channels of (N, C, H, W) out, one from each group in turn; see `striate.ops.channel_shuffle`.
+
+    Parameters
+    ----------
+    groups : int
+
+    References
+    ----------
+    Zhang et al., "ShuffleNet", 2017, arXiv:1707.01083, section 3.1.
+    """
+
+    def __init__(self, groups: int) -> None:
+        """Keep the number of groups."""
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        return ops.channel_shuffle(x, self.groups)
+
+    def extra_repr(self) -> str:
+        """Show the number of groups."""
+        return f"groups={self.groups}"
 
 
 class PixelShuffle(Module):

@@ -106,6 +106,7 @@ from striate.ops.reduce import amax, amin, argmax, argmin, logsumexp, max, mean,
 from striate.ops.resample import interpolate, pad
 from striate.ops.shape import (
     broadcast_to,
+    channel_shuffle,
     expand,
     flatten,
     flip,
@@ -147,6 +148,7 @@ __all__ = [
     "broadcast_to",
     "cat",
     "ceil",
+    "channel_shuffle",
     "chunk",
     "clip",
     "clone",

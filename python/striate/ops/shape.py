@@ -336,6 +336,42 @@ def pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
 
 
 @public
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Deal the channels out, one from each group in turn.
+
+    y[n, i·g + j, h, w] = x[n, j·(C/g) + i, h, w]      (g = groups)
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, C, H, W)
+    groups : int
+        Divides C.
+
+    Returns
+    -------
+    Tensor, shape of x
+        One copy; channels stay last in memory.
+
+    Raises
+    ------
+    ShapeError
+        Another number of axes, or channels that `groups` does not divide.
+
+    References
+    ----------
+    Zhang et al. 2017, "ShuffleNet", arXiv:1707.01083, section 3.1.
+    """
+    if x.ndim != 4 or groups < 1 or x.shape[1] % groups:
+        raise _core.ShapeError(
+            f"channel_shuffle: expected a shape (N, C, H, W) with C divided by groups, got {x.shape} and groups={groups}; "
+            "check groups"
+        )
+    n, c, h, w = x.shape
+    last = reshape(permute(x, (0, 2, 3, 1)), (n, h, w, groups, c // groups))
+    return permute(reshape(transpose(last, 3, 4), (n, h, w, c)), (0, 3, 1, 2))
+
+
+@public
 def one_hot(x: Tensor, num_classes: int = -1) -> Tensor:
     """Mark the class of every element: y[…, c] = 1 where x[…] = c, else 0.
 
@@ -374,6 +410,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
 __all__ = [
     "broadcast_to",
+    "channel_shuffle",
     "expand",
     "flatten",
     "flip",
