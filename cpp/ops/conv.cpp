@@ -638,12 +638,26 @@ bool goes_by_groups(ConvPass pass, const Geometry& geometry, const Extents& x_sh
          choose_winograd(pass, shape_of(geometry, x_shape.rank(), dtype)) < 0;
 }
 
+// Whether a clamp follows the sums at once, with no addend between.
+bool clamps_sums(const Fused& fused) { return fused.clamps && (fused.add == nullptr || fused.adds_last); }
+
 // What follows the sums; `bias` is the dense copy of fused.bias that keeps the pointer alive.
-GemmTail make_tail(const Fused& fused, const Array& bias) {
+GemmTail make_tail(const Fused& fused, const Array& bias, bool clamps) {
   return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
-          .clamps = fused.clamps,
+          .clamps = clamps,
           .lo = fused.lo,
           .hi = fused.hi};
+}
+
+// fused.add as y lies in memory.
+Array dense_addend(const char* op, const Fused& fused, const Array& y) {
+  if (fused.add == nullptr) {
+    return {};
+  }
+  check_same_dtype(op, y, *fused.add);
+  check(fused.add->shape() == y.shape(), op, ": expected an addend of the result's shape ", to_string(y.shape()), ", got ",
+        to_string(fused.add->shape()), "; broadcast it first");
+  return relayout(*fused.add, Layout::channels_last);
 }
 
 Array dense_bias(const Fused& fused) {
@@ -660,15 +674,26 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
   if (goes_by_groups(ConvPass::forward, geometry, x.shape(), weight.shape(), x.dtype())) {
-    return depthwise_conv(op, x, weight, fused, params);
+    Fused first = fused;
+    first.clamps = clamps_sums(fused);
+    const Array y = depthwise_conv(op, x, weight, first, params);
+    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
+    return y;
   }
   const Array y =
       Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
                    Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry,
-                                folds(geometry));
+    const Array addend = dense_addend(op, fused, y);
+    const Finish finish(fused, y, addend, true);
+    GemmTail tail = make_tail(fused, bias, fused.clamps);
+    tail.finish = finish.is_empty() ? nullptr : &finish;
+    if (fused.add != nullptr && !fused.adds_last) {
+      tail.adds = true;
+      tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
+    }
+    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, tail, geometry, folds(geometry));
   });
   return y;
 }
@@ -769,7 +794,9 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
       Layout::channels_last);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry);
+    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias, clamps_sums(fused)),
+                                   geometry);
+    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
   });
   return y;
 }

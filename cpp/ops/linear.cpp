@@ -130,6 +130,7 @@ Array linear(const Array& x, const Array& weight, const Fused& fused) {
                  .lo = fused.lo,
                  .hi = fused.hi});
   });
+  Finish(fused, y, {}, false).run(y);
   return y;
 }
 

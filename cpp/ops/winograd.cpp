@@ -161,8 +161,15 @@ void to_images(const TileGrid& grid, const Planes& products, const WinogradImage
                                 .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias),
                                 .clamps = tail.clamps,
                                 .lo = static_cast<float>(tail.lo),
-                                .hi = static_cast<float>(tail.hi)};
+                                .hi = static_cast<float>(tail.hi),
+                                .adds = tail.adds,
+                                .addend = tail.addend};
     transform(products.source(grid, row + i), target, y.c);
+    for (int p = 0; tail.finish != nullptr && p < target.h_end; ++p) {
+      for (int q = 0; q < target.w_end; ++q) {
+        tail.finish->run(target.y + p * target.stride_h + q * target.stride_w, y.c);
+      }
+    }
   }
 }
 

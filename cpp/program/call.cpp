@@ -32,14 +32,30 @@ bool starts_with(const std::string& name, std::string_view head) { return std::s
 
 // ---- convolution and products ----
 
-// What follows the sums: bias is operand `bias`; lo and hi are attributes where the result is clamped.
+// What follows the sums. Operand 2 is the bias, operand 3 what is added. Attributes: lo and hi of a clamp, or `map` (an
+// element-wise operator) with its parameters map_a and map_b; adds_last.
 struct Tail {
-  bool clamps;
-  double lo;
-  double hi;
+  Fused fused;
 
-  explicit Tail(const Attributes& a) : clamps(a.has("lo")), lo(clamps ? a.real("lo") : 0), hi(clamps ? a.real("hi") : 0) {}
-  [[nodiscard]] Fused with(const Array* bias) const { return {.bias = bias, .clamps = clamps, .lo = lo, .hi = hi}; }
+  explicit Tail(const Attributes& a) {
+    fused.adds_last = a.flag("adds_last");
+    fused.clamps = a.has("lo");
+    if (fused.clamps) {
+      fused.lo = a.real("lo");
+      fused.hi = a.real("hi");
+    }
+    if (a.has("map")) {
+      fused.map = find_map_op(a.word("map").c_str());
+      fused.a = a.real("map_a");
+      fused.b = a.real("map_b");
+    }
+  }
+  [[nodiscard]] Fused with(Operands in) const {
+    Fused made = fused;
+    made.bias = given(in, 2);
+    made.add = given(in, 3);
+    return made;
+  }
 };
 
 ConvParams conv_params(const Attributes& a) {
@@ -70,7 +86,7 @@ Call make_conv(const Attributes& a) {
     };
   }
   return [op, params, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv(op.c_str(), *in[0], *in[1], tail.with(given(in, 2)), params);
+    out[0] = conv(op.c_str(), *in[0], *in[1], tail.with(in), params);
   };
 }
 
@@ -89,12 +105,12 @@ Call make_conv_transpose(const Attributes& a) {
     };
   }
   return [op, params, extra, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv_transpose(op.c_str(), *in[0], *in[1], tail.with(given(in, 2)), params, extra);
+    out[0] = conv_transpose(op.c_str(), *in[0], *in[1], tail.with(in), params, extra);
   };
 }
 
 Call make_linear(const Attributes& a) {
-  return [tail = Tail(a)](Operands in, Results out) { out[0] = linear(*in[0], *in[1], tail.with(given(in, 2))); };
+  return [tail = Tail(a)](Operands in, Results out) { out[0] = linear(*in[0], *in[1], tail.with(in)); };
 }
 
 Call make_matmul(const Attributes&) {

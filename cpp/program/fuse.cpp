@@ -53,7 +53,7 @@ class Rewrite {
   Graph run() {
     fold_constants();
     fold_batch_norm();
-    fuse_clamps();
+    fuse_followers();
     fold_flatten();
     change_in_place();
     join_steps();
@@ -165,7 +165,8 @@ class Rewrite {
   void fold_batch_norm() {
     for (Node& norm : nodes_) {
       Node* const conv = norm.op == "batch_norm_eval" ? private_maker(norm, 0) : nullptr;
-      if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || conv->attribute("lo") != nullptr) {
+      if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || has_activation(*conv) ||
+          conv->inputs.size() > 3) {
         continue;
       }
       const Array* const weight = constant_of(conv->inputs[1]);
@@ -209,11 +210,13 @@ class Rewrite {
         std::copy(x.begin(), x.end(), out.data<double>());
         return out;
       };
+      const DType dtype = weight->dtype();
       const Array wide = convert(*weight, DType::float64);
       const Array factors = as_array(s, column);
       const Array* const operands[] = {&wide, &factors};
-      replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), weight->dtype())));
-      replace_operand(*conv, 2, constant(convert(as_array(b, {n}), weight->dtype())));
+      // From here on the graph grows, and pointers into it are void.
+      replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), dtype)));
+      replace_operand(*conv, 2, constant(convert(as_array(b, {n}), dtype)));
       absorb(*conv, norm);
     }
     count();
@@ -222,28 +225,88 @@ class Rewrite {
   // Axes that x has when a weight of this rank is applied to it with channels on axis 1.
   static std::size_t weight_rank(const Array& weight) { return static_cast<std::size_t>(weight.rank()); }
 
-  void fuse_clamps() {
-    for (Node& clamp : nodes_) {
-      constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      std::optional<std::pair<double, double>> range;
-      if (clamp.op == "relu") {
-        range = {0, kInfinity};
-      } else if (clamp.op == "relu6") {
-        range = {0, 6};
-      } else if (clamp.op == "clip") {
-        range = {number_of(clamp, "lo", -kInfinity), number_of(clamp, "hi", kInfinity)};
+  // Element-wise operators behind a convolution or product that nobody else reads: activations, and one addition.
+  void fuse_followers() {
+    for (Node& node : nodes_) {
+      if (node.outputs.size() != 1 || !is_floating(value(node.outputs[0]).dtype)) {
+        continue;
       }
-      Node* const before = range ? private_maker(clamp, 0) : nullptr;
-      const bool takes = before != nullptr && is_floating(value(clamp.outputs[0]).dtype) &&
-                         before->attribute("lo") == nullptr &&
-                         (is_convolution(*before) || before->op == "linear" || before->op == "conv_transpose1d" ||
-                          before->op == "conv_transpose2d" || before->op == "conv_transpose3d");
-      if (takes) {
-        set(*before, "lo", range->first);
-        set(*before, "hi", range->second);
-        absorb(*before, clamp);
+      if (node.op == "add") {
+        fuse_add(node);
+      } else if (is_activation(node)) {
+        Node* const before = private_maker(node, 0);
+        if (before != nullptr && takes_tail(*before) && !has_activation(*before) &&
+            before->attribute("adds_last") == nullptr) {
+          add_activation(*before, node);
+          absorb(*before, node);
+        }
       }
     }
+  }
+
+  static bool takes_tail(const Node& node) {
+    return is_convolution(node) || node.op == "linear" || node.op == "conv_transpose1d" || node.op == "conv_transpose2d" ||
+           node.op == "conv_transpose3d";
+  }
+  static bool has_activation(const Node& node) {
+    return node.attribute("lo") != nullptr || node.attribute("map") != nullptr;
+  }
+  static bool is_activation(const Node& node) {
+    constexpr std::string_view kNames[] = {"relu",        "relu6",   "clip",      "silu",       "hardswish",
+                                           "hardsigmoid", "sigmoid", "tanh",      "leaky_relu", "elu",
+                                           "selu",        "gelu",    "gelu_tanh", "mish",       "softplus"};
+    return std::find(std::begin(kNames), std::end(kNames), node.op) != std::end(kNames);
+  }
+
+  static void add_activation(Node& conv, const Node& activation) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (activation.op == "relu" || activation.op == "relu6") {
+      set(conv, "lo", 0.0);
+      set(conv, "hi", activation.op == "relu" ? kInfinity : 6.0);
+    } else if (activation.op == "clip") {
+      set(conv, "lo", number_of(activation, "lo", -kInfinity));
+      set(conv, "hi", number_of(activation, "hi", kInfinity));
+    } else {
+      const MapInfo info = map_info(find_map_op(activation.op.c_str()));
+      const auto parameter = [&](int i) {
+        return info.parameters[i] == nullptr ? 0.0 : number_of(activation, info.parameters[i], 0);
+      };
+      set(conv, "map", activation.op);
+      set(conv, "map_a", parameter(0));
+      set(conv, "map_b", parameter(1));
+    }
+  }
+
+  // add(conv(…), x): the convolution takes the place of the addition, where x is known. Of two convolutions the later one.
+  void fuse_add(Node& add) {
+    Node* best = nullptr;
+    ValueId addend = kNoValue;
+    for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+      Node* const before = private_maker(add, i);
+      const ValueId other = add.inputs[1 - i];
+      // Sizes that are equal in the record are equal in every pass: the addition made them guards.
+      const Extents shape = values(value(add.outputs[0]).shape);
+      const bool fits = before != nullptr && is_convolution(*before) && before->inputs.size() < 4 &&
+                        values(value(other).shape) == shape && values(value(add.inputs[i]).shape) == shape &&
+                        value(other).dtype == value(add.outputs[0]).dtype && add.inputs[0] != add.inputs[1];
+      if (fits && (best == nullptr || before > best)) {
+        best = before;
+        addend = other;
+      }
+    }
+    if (best == nullptr) {
+      return;
+    }
+    Node fused = *best;
+    fused.inputs.resize(4, kNoValue);
+    fused.inputs[3] = addend;
+    if (has_activation(fused)) {
+      set(fused, "adds_last", true);
+    }
+    fused.outputs = add.outputs;
+    maker_[static_cast<std::size_t>(fused.outputs[0])] = &add;
+    *best = {};
+    add = std::move(fused);
   }
 
   // linear(flatten(x)) with x in channels-last memory: x is read as it lies, and the weight's columns are in that order.

@@ -19,12 +19,18 @@ struct ConvParams {
   std::ptrdiff_t groups = 1;
 };
 
-// What may be fused behind a convolution or a linear layer: y = clamp(acc + bias, lo, hi).
+// What may be fused behind a convolution or a linear layer: y = f(acc + bias + add), or f(acc + bias) + add, where f is a
+// clamp to [lo, hi], an element-wise operator of one operand, or nothing.
 struct Fused {
   const Array* bias = nullptr;
+  const Array* add = nullptr;  // of the result's shape and dtype
+  bool adds_last = false;
   bool clamps = false;
   double lo = 0;
   double hi = 0;
+  int map = -1;  // find_map_op, with its parameters a and b
+  double a = 0;
+  double b = 0;
 };
 
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
