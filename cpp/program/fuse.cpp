@@ -54,6 +54,7 @@ class Rewrite {
     fold_constants();
     fold_batch_norm();
     fuse_followers();
+    fuse_norm();
     fold_flatten();
     change_in_place();
     join_steps();
@@ -242,6 +243,79 @@ class Rewrite {
         }
       }
     }
+  }
+
+  // Behind a batch-norm: an addition, then a ReLU. Its gradient takes the ReLU's, which can be told from x again.
+  void fuse_norm() {
+    for (Node& node : nodes_) {
+      if (node.op == "add" && node.inputs[0] != node.inputs[1]) {
+        Node* norm = nullptr;
+        std::size_t at = 0;
+        for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+          Node* const before = norm_before(node, i);
+          const bool fits = before != nullptr && before->attribute("relu") == nullptr &&
+                            before->inputs.size() <= addend_of(*before) &&
+                            values(value(node.inputs[1 - i]).shape) == values(value(node.outputs[0]).shape) &&
+                            values(value(node.inputs[i]).shape) == values(value(node.outputs[0]).shape) &&
+                            value(node.inputs[1 - i]).dtype == value(node.outputs[0]).dtype;
+          if (fits && (norm == nullptr || before > norm)) {
+            norm = before;
+            at = i;
+          }
+        }
+        // The batch-norm stays where it is: its statistics may be read before the addition.
+        const Node* const other = norm == nullptr ? nullptr : maker(node.inputs[1 - at]);
+        if (norm != nullptr && (other == nullptr || other < norm)) {
+          replace_operand(*norm, addend_of(*norm), node.inputs[1 - at]);
+          norm->outputs[0] = node.outputs[0];
+          maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
+          forget(node);
+        }
+      } else if (node.op == "relu") {
+        Node* const norm = norm_before(node, 0);
+        if (norm != nullptr && norm->attribute("relu") == nullptr) {
+          set(*norm, "relu", true);
+          norm->outputs[0] = node.outputs[0];
+          maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
+          forget(node);
+        }
+      } else if (node.op == "batch_norm_grad") {
+        fuse_norm_grad(node);
+      }
+    }
+    count();
+  }
+
+  [[nodiscard]] Node* norm_before(const Node& node, std::size_t i) const {
+    Node* const before = maker(node.inputs[i]);
+    const bool is_norm = before != nullptr && (before->op == "batch_norm_training" || before->op == "batch_norm_eval");
+    return is_norm && before->outputs[0] == node.inputs[i] && n_readers(node.inputs[i]) == 1 ? before : nullptr;
+  }
+  static std::size_t addend_of(const Node& norm) { return norm.op == "batch_norm_training" ? 3 : 5; }
+
+  void forget(Node& node) {
+    for (const ValueId id : node.inputs) {
+      if (id != kNoValue) {
+        --n_readers_[static_cast<std::size_t>(id)];
+      }
+    }
+    node = {};
+  }
+
+  // batch_norm_grad(relu_grad(g, y), x, …) where y = relu(batch-norm of the same x), without an addend.
+  void fuse_norm_grad(Node& grad) {
+    Node* const relu = private_maker(grad, 0);
+    Node* const norm = relu == nullptr || relu->op != "relu_grad" ? nullptr : maker(relu->inputs[1]);
+    if (norm == nullptr || norm->attribute("relu") == nullptr || norm->outputs[0] != relu->inputs[1] ||
+        norm->op != "batch_norm_training" || norm->inputs.size() > 3 || norm->inputs[0] != grad.inputs[1]) {
+      return;
+    }
+    replace_operand(grad, 0, relu->inputs[0]);
+    if (norm->inputs.size() > 2 && norm->inputs[2] != kNoValue) {
+      replace_operand(grad, 5, norm->inputs[2]);
+    }
+    set(grad, "relu", true);
+    forget(*relu);
   }
 
   static bool takes_tail(const Node& node) {

@@ -175,3 +175,58 @@ def test_dead_nodes_are_gone() -> None:
         return x * 2.0
 
     assert ops_of(striate.compile(function, drawn(2, 2))) == ["mul"]
+
+
+def norm_tensors(c: int) -> list[Tensor]:
+    return [drawn(c), striate.tensor(rng.uniform(0.5, 2.0, c).astype(np.float32)), drawn(c), drawn(c)]
+
+
+@pytest.mark.parametrize("channels", [3, 8, 24, 257])
+def test_a_relu_and_an_addition_join_batch_norm(channels: int) -> None:
+    x, z = drawn(2, channels, 7, 5), drawn(2, channels, 7, 5)
+    mean, var, weight, bias = norm_tensors(channels)
+    y = lambda x: ops.batch_norm(x, mean, var, weight, bias)  # noqa: E731
+    for function in (
+        lambda x, z: ops.relu(y(x)) * z,
+        lambda x, z: ops.relu(y(x) + z),
+        lambda x, z: z + y(x),
+        lambda x, z: ops.relu(z + ops.relu(y(x))),
+    ):
+        program = striate.compile(function, x, z)
+        assert "batch_norm_eval" in ops_of(program)
+        assert len(ops_of(program)) <= 3
+        for _ in range(2):
+            assert np.array_equal(program(x, z).numpy(), function(x, z).numpy())
+
+
+@pytest.mark.parametrize("channels", [3, 8, 24])
+@pytest.mark.parametrize("kind", ["relu", "add-relu", "add", "twice"])
+def test_training_batch_norm_and_its_gradient(channels: int, kind: str) -> None:
+    """Forward and backward as one program: the bits of eager calls."""
+    weight, bias = drawn(channels), drawn(channels)
+    functions = {
+        "relu": lambda y, z: ops.relu(y),
+        "add-relu": lambda y, z: ops.relu(y + z),
+        "add": lambda y, z: z + y,
+        "twice": lambda y, z: ops.relu(y) + y * z,
+    }
+
+    def gradients(x: Tensor, z: Tensor, g: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
+        y = functions[kind](ops.batch_norm(x, weight=w, bias=b, training=True), z)
+        found = striate.autograd.grad([y], [x, w, b], [g])
+        return y, *found
+
+    inputs = [drawn(4, channels, 6, 5) for _ in range(3)] + [weight, bias]
+    for i in (0, 3, 4):
+        inputs[i].requires_grad_()
+    expected = gradients(*inputs)
+    with striate.autograd.record(inputs=inputs) as recording:
+        recording.returns(*[x for x in gradients(*inputs) if x is not None])
+    program = striate._core.Program(striate._core.fuse(recording.graph))
+    nodes = [node.op for node in program.graph.nodes]
+    assert ("relu" in nodes) == (kind == "twice")
+    assert ("relu_grad" in nodes) == (kind in ("add-relu", "twice"))
+    for _ in range(2):
+        for a, b in zip(program.run([x._array for x in inputs], []), expected, strict=True):
+            assert b is not None
+            assert np.array_equal(a.numpy(), b.detach().numpy())
