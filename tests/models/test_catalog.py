@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 import striate
@@ -94,6 +95,19 @@ def test_auxiliary_classifiers_run_in_training_only() -> None:
     assert isinstance(z, models.DeepLabOutputs)
     assert tuple(z.aux.shape) == (2, 4, 33, 32)
     assert tuple(segmenter.eval()(x).shape) == (2, 4, 33, 32)
+
+
+def test_googlenet_brings_images_to_its_own_normalisation() -> None:
+    striate.manual_seed(0)
+    net = models.googlenet(3, aux_logits=False, transform_input=True).eval()
+    plain = models.googlenet(3, aux_logits=False).eval()
+    plain.load_state_dict(net.state_dict())
+    pixels = np.random.default_rng(0).uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with striate.no_grad():
+        y = net(striate.tensor((pixels - mean) / std))
+        z = plain(striate.tensor((pixels - np.float32(0.5)) / np.float32(0.5)))
+    np.testing.assert_allclose(y.numpy(), z.numpy(), rtol=0, atol=1e-4 * np.abs(z.numpy()).max())
 
 
 def test_zero_init_residual_starts_blocks_as_identities() -> None:

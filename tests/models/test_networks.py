@@ -134,7 +134,7 @@ def test_state_dict_goes_round(built: Built) -> None:
     assert all(not p.detach().numpy().any() for p in built.network.parameters())
     assert built.network.load_state_dict(state) == ([], [])
     for key, value in built.network.state_dict().items():
-        np.testing.assert_array_equal(value.numpy(), state[key].numpy(), err_msg=key)
+        assert np.array_equal(value.numpy(), state[key].numpy()), key
 
 
 def test_every_network_is_exported() -> None:
