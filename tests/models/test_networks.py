@@ -123,6 +123,17 @@ def test_forward_is_recorded_for_any_size(built: Built, mode: str) -> None:
     assert not any(graph.value(i).array.size > 10_000 for i in _constants(graph)), "a weight that is no state"
 
 
+@pytest.mark.parametrize("name", ["resnet18", "shufflenet_v2_x1_0", "unet", "deeplabv3_resnet50", "yolo_csp"])
+def test_record_holds_for_larger_images_and_batches(name: str) -> None:
+    network = models.build(name, 3).eval()
+    x = striate.zeros(2, 3, 64, 128)
+    with striate.no_grad(), record(inputs=[x], states=network.state_dict()) as recording:
+        y = network(x)
+        recording.returns(*(y if isinstance(y, tuple) else (y,)))
+    assert recording.graph.guards_hold([[5, 3, 192, 96]])
+    assert not recording.graph.guards_hold([[5, 4, 192, 96]])
+
+
 def _constants(graph: Any) -> list[int]:
     return [i for i in range(graph.n_values) if graph.value(i).kind == "constant"]
 

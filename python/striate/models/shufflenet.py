@@ -88,7 +88,7 @@ class ShuffleNetV2(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to scores (N, num_classes)."""
         x = self.stage4(self.stage3(self.stage2(self.maxpool(self.conv1(x)))))
-        return self.fc(ops.mean(self.conv5(x), dim=(2, 3)))  # type: ignore[no-any-return]
+        return self.fc(ops.adaptive_avg_pool2d(self.conv5(x), 1).flatten(1))  # type: ignore[no-any-return]
 
 
 def shufflenet_v2_x1_0(num_classes: int = 1000, *, in_channels: int = 3) -> ShuffleNetV2:
