@@ -8,6 +8,7 @@
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
+#include "ops/map.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 #include "striate/machine.hpp"
@@ -649,6 +650,27 @@ GemmTail make_tail(const Fused& fused, const Array& bias, bool clamps) {
           .hi = fused.hi};
 }
 
+// Where a result goes: fused.into where the kernels can write there, else new memory.
+Array make_result(const char* op, DType dtype, const Extents& shape, const Fused& fused, bool takes_strides) {
+  if (fused.into == nullptr) {
+    return Array::empty(dtype, shape, Layout::channels_last);
+  }
+  check(fused.into->shape() == shape && fused.into->dtype() == dtype, op, ": expected memory of shape ", to_string(shape),
+        " for the result, got ", to_string(fused.into->shape()), "; it must match");
+  return takes_strides && fused.add == nullptr && fused.into->has_unit_channels()
+             ? *fused.into
+             : Array::empty(dtype, shape, Layout::channels_last);
+}
+
+// The result as the caller wants it: copied to fused.into unless it was computed there.
+Array delivered(const Array& y, const Fused& fused) {
+  if (fused.into == nullptr || y.bytes() == fused.into->bytes()) {
+    return y;
+  }
+  copy_into(*fused.into, y);
+  return *fused.into;
+}
+
 // fused.add as y lies in memory.
 Array dense_addend(const char* op, const Fused& fused, const Array& y) {
   if (fused.add == nullptr) {
@@ -678,11 +700,10 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
     first.clamps = clamps_sums(fused);
     const Array y = depthwise_conv(op, x, weight, first, params);
     Finish(fused, y, dense_addend(op, fused, y), false).run(y);
-    return y;
+    return delivered(y, fused);
   }
-  const Array y =
-      Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
-                   Layout::channels_last);
+  const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank());
+  const Array y = make_result(op, x.dtype(), y_shape, fused, true);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     const Array addend = dense_addend(op, fused, y);
@@ -695,7 +716,7 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
     }
     run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, tail, geometry, folds(geometry));
   });
-  return y;
+  return delivered(y, fused);
 }
 
 std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,
@@ -789,16 +810,19 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_transposed_geometry(op, x.shape(), weight.shape(), params, output_padding);
   check_bias(op, fused.bias, x, geometry.c * geometry.groups);
-  const Array y = Array::empty(
-      x.dtype(), output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank()),
-      Layout::channels_last);
+  const Extents y_shape = output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank());
+  // What follows goes over the whole result, and blocks of positions are copied line by line.
+  const bool takes_strides = fused.map < 0 && dispatch_float(op, x.dtype(), [&](auto zero) {
+                               return choose_block<decltype(zero)>(geometry).n_positions() == 0;
+                             });
+  const Array y = make_result(op, x.dtype(), y_shape, fused, takes_strides);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias, clamps_sums(fused)),
                                    geometry);
     Finish(fused, y, dense_addend(op, fused, y), false).run(y);
   });
-  return y;
+  return delivered(y, fused);
 }
 
 Array conv_transpose_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "ops/map.hpp"
 #include "striate/ops.hpp"
 #include "striate/optim.hpp"
 #include "striate/state.hpp"
@@ -32,10 +33,21 @@ bool starts_with(const std::string& name, std::string_view head) { return std::s
 
 // ---- convolution and products ----
 
-// What follows the sums. Operand 2 is the bias, operand 3 what is added. Attributes: lo and hi of a clamp, or `map` (an
-// element-wise operator) with its parameters map_a and map_b; adds_last.
+// Channels from `at` on of a buffer, as many as the shape says.
+Array channels_of(const Array& buffer, std::ptrdiff_t at, std::ptrdiff_t channels) {
+  Extents begin(buffer.rank(), 0);
+  begin[1] = at;
+  Extents size = buffer.shape();
+  size[1] = channels;
+  return slice(buffer, begin, size, Extents(buffer.rank(), 1));
+}
+
+// What follows the sums. Operand 2 is the bias, operand 3 what is added, operand 4 a buffer of which the result is channels
+// into_at and on. Attributes: lo and hi of a clamp, or `map` (an element-wise operator) with its parameters map_a and map_b;
+// adds_last.
 struct Tail {
   Fused fused;
+  std::ptrdiff_t into_at = 0;
 
   explicit Tail(const Attributes& a) {
     fused.adds_last = a.flag("adds_last");
@@ -49,12 +61,20 @@ struct Tail {
       fused.a = a.real("map_a");
       fused.b = a.real("map_b");
     }
+    into_at = a.has("into_at") ? a.integer("into_at") : 0;
   }
-  [[nodiscard]] Fused with(Operands in) const {
+  // Calls f(fused) for these operands; the result has this many channels.
+  template <class F>
+  Array run(Operands in, std::ptrdiff_t channels, F&& f) const {
     Fused made = fused;
     made.bias = given(in, 2);
     made.add = given(in, 3);
-    return made;
+    Array into;
+    if (const Array* const buffer = given(in, 4)) {
+      into = channels_of(*buffer, into_at, channels);
+      made.into = &into;
+    }
+    return f(made);
   }
 };
 
@@ -86,7 +106,8 @@ Call make_conv(const Attributes& a) {
     };
   }
   return [op, params, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv(op.c_str(), *in[0], *in[1], tail.with(in), params);
+    out[0] =
+        tail.run(in, in[1]->shape(0), [&](const Fused& fused) { return conv(op.c_str(), *in[0], *in[1], fused, params); });
   };
 }
 
@@ -105,12 +126,15 @@ Call make_conv_transpose(const Attributes& a) {
     };
   }
   return [op, params, extra, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv_transpose(op.c_str(), *in[0], *in[1], tail.with(in), params, extra);
+    out[0] = tail.run(in, in[1]->shape(1) * params.groups,
+                      [&](const Fused& fused) { return conv_transpose(op.c_str(), *in[0], *in[1], fused, params, extra); });
   };
 }
 
 Call make_linear(const Attributes& a) {
-  return [tail = Tail(a)](Operands in, Results out) { out[0] = linear(*in[0], *in[1], tail.with(in)); };
+  return [tail = Tail(a)](Operands in, Results out) {
+    out[0] = tail.run(in, 0, [&](const Fused& fused) { return linear(*in[0], *in[1], fused); });
+  };
 }
 
 Call make_matmul(const Attributes&) {
@@ -375,6 +399,25 @@ Call make_split(const Attributes& a) {
 
 Call make_concat(const Attributes& a) {
   return [dim = a.axis("dim")](Operands in, Results out) { out[0] = concat(rest(in, 0), dim); };
+}
+
+// ---- concatenation in place: a buffer, whoever writes to channels of it, and its first channels as the result ----
+
+Call make_buffer(const Attributes& a) {
+  return [shape = a.extents("shape"), dtype = a.dtype("dtype")](Operands, Results out) {
+    out[0] = Array::empty(dtype, shape, Layout::channels_last);
+  };
+}
+
+Call make_place(const Attributes& a) {
+  return [at = a.integer("into_at")](Operands in, Results out) {
+    out[0] = channels_of(*in[0], at, in[1]->shape(1));
+    copy_into(out[0], *in[1]);
+  };
+}
+
+Call make_joined(const Attributes& a) {
+  return [n = a.integer("n_channels")](Operands in, Results out) { out[0] = channels_of(*in[0], 0, n); };
 }
 
 Call make_flip(const Attributes& a) {
@@ -692,6 +735,9 @@ const std::map<std::string, Make, std::less<>>& table() {
         {"slice_grad", make_slice_grad},
         {"split", make_split},
         {"concat", make_concat},
+        {"buffer", make_buffer},
+        {"place", make_place},
+        {"joined", make_joined},
         {"flip", make_flip},
         {"pixel_shuffle", make_pixel_shuffle},
         {"pixel_unshuffle", make_pixel_shuffle},

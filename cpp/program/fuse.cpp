@@ -56,6 +56,7 @@ class Rewrite {
     fuse_followers();
     fuse_norm();
     fold_flatten();
+    concat_in_place();
     change_in_place();
     join_steps();
     remove_dead();
@@ -407,6 +408,119 @@ class Rewrite {
       view.attributes.clear();
     }
     count();
+  }
+
+  // Concatenations of channels: parts are written where they end up, by the convolutions that make them or by a copy. Those
+  // whose parts begin like a longer one's are its first channels.
+  void concat_in_place() {
+    std::vector<std::vector<Node>> before(nodes_.size());
+    std::vector<bool> is_placed(graph_.values().size(), false);
+    std::vector<std::size_t> concats;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (joins_channels(nodes_[i])) {
+        concats.push_back(i);
+      }
+    }
+    std::stable_sort(concats.begin(), concats.end(),
+                     [&](std::size_t a, std::size_t b) { return nodes_[a].inputs.size() > nodes_[b].inputs.size(); });
+    std::vector<bool> is_done(nodes_.size(), false);
+    for (const std::size_t i : concats) {
+      const std::vector<ValueId> parts = nodes_[i].inputs;
+      if (is_done[i] || std::any_of(parts.begin(), parts.end(), [&](ValueId id) { return is_placed[index(id)]; })) {
+        continue;
+      }
+      std::vector<std::size_t> group;  // this one, and those that are its first channels
+      for (const std::size_t j : concats) {
+        const std::vector<ValueId>& own = nodes_[j].inputs;
+        if (!is_done[j] && own.size() <= parts.size() && std::equal(own.begin(), own.end(), parts.begin())) {
+          group.push_back(j);
+          is_done[j] = true;
+        }
+      }
+      const std::size_t earliest = *std::min_element(group.begin(), group.end());
+      // The buffer is there before the first part is made.
+      const ValueId buffer = result_like(nodes_[i].outputs[0]);
+      is_placed.resize(graph_.values().size(), false);
+      std::size_t first = i;
+      std::vector<ValueId> placed;
+      Dim at = 0;
+      for (const ValueId part : parts) {
+        Node* const writer = maker(part);
+        const Dim channels = value(part).shape[1];
+        if (writer != nullptr && writes_into(*writer)) {
+          writer->inputs.resize(5, kNoValue);
+          writer->inputs[4] = buffer;
+          set(*writer, "into_at", size_attribute(at));
+          first = std::min(first, static_cast<std::size_t>(writer - nodes_.data()));
+          placed.push_back(part);
+        } else {
+          const std::size_t where = writer == nullptr ? earliest : static_cast<std::size_t>(writer - nodes_.data()) + 1;
+          const ValueId copy = result_like(part);
+          Node place{"place", {}, {buffer, part}, {copy}};
+          set(place, "into_at", size_attribute(at));
+          before[where].push_back(std::move(place));
+          first = std::min(first, where);
+          placed.push_back(copy);
+        }
+        is_placed.resize(graph_.values().size(), false);
+        is_placed[index(part)] = true;
+        at = at + channels;
+      }
+      Node make{"buffer", {}, {}, {buffer}};
+      Attribute::List shape;
+      for (const Dim& size : value(nodes_[i].outputs[0]).shape) {
+        shape.emplace_back(size);
+      }
+      set(make, "shape", std::move(shape));
+      set(make, "dtype", value(nodes_[i].outputs[0]).dtype);
+      before[first].insert(before[first].begin(), std::move(make));
+      for (const std::size_t j : group) {
+        Node joined{"joined", {}, {buffer}, nodes_[j].outputs};
+        const auto n_parts = static_cast<std::ptrdiff_t>(nodes_[j].inputs.size());
+        joined.inputs.insert(joined.inputs.end(), placed.begin(), placed.begin() + n_parts);
+        set(joined, "n_channels", size_attribute(value(joined.outputs[0]).shape[1]));
+        nodes_[j] = std::move(joined);
+      }
+    }
+    std::vector<Node> ordered;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      std::move(before[i].begin(), before[i].end(), std::back_inserter(ordered));
+      ordered.push_back(std::move(nodes_[i]));
+    }
+    nodes_ = std::move(ordered);
+    count();
+  }
+
+  static Attribute size_attribute(const Dim& dim) {
+    return dim.is_constant() ? Attribute(static_cast<std::int64_t>(dim.value())) : Attribute(dim);
+  }
+
+  static std::size_t index(ValueId id) { return static_cast<std::size_t>(id); }
+
+  // A new value of the type of another.
+  ValueId result_like(ValueId id) {
+    const ValueId made = graph_.add_result_like(id);
+    n_readers_.push_back(0);
+    maker_.push_back(nullptr);
+    return made;
+  }
+
+  [[nodiscard]] bool joins_channels(const Node& node) const {
+    if (node.op != "concat" || number_of(node, "dim", 0) != 1 || node.inputs.size() < 2) {
+      return false;
+    }
+    const Value& y = value(node.outputs[0]);
+    bool fits = y.layout == ValueLayout::channels_last && y.shape.size() >= 3;
+    for (const ValueId part : node.inputs) {
+      fits = fits && value(part).dtype == y.dtype && std::count(node.inputs.begin(), node.inputs.end(), part) == 1;
+    }
+    return fits;
+  }
+
+  static bool writes_into(const Node& node) {
+    return (is_convolution(node) || node.op == "conv_transpose1d" || node.op == "conv_transpose2d" ||
+            node.op == "conv_transpose3d") &&
+           node.inputs.size() < 4;
   }
 
   // A pure change of states whose results are only assigned back happens in the states' memory.

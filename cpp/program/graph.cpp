@@ -190,6 +190,11 @@ ValueId Graph::add_constant(const Array& array) {
   return add_value({ValueKind::constant, array.dtype(), value_layout(array), fixed_shape(array.shape()), {}, array});
 }
 
+ValueId Graph::add_result_like(ValueId id) {
+  const Value& like = value(id);
+  return add_value({ValueKind::result, like.dtype, like.layout, like.shape, {}, {}});
+}
+
 std::vector<ValueId> Graph::add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
                                      std::vector<ValueId> inputs, std::span<const Array> results) {
   std::sort(attributes.begin(), attributes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -362,7 +367,19 @@ std::vector<std::string> Graph::fixed_ops() const {
   return {names.begin(), names.end()};
 }
 
+void Graph::check_order() const {
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    for (const ValueId id : nodes_[i].inputs) {
+      if (id != kNoValue && value(id).kind == ValueKind::result && value(id).node >= static_cast<int>(i)) {
+        fail(text("graph: expected operands that are made before their use, got ", reference(id), " at node ", i, " (",
+                  nodes_[i].op, ")"));
+      }
+    }
+  }
+}
+
 void Graph::validate() const {
+  check_order();
   std::vector<ValueId> current(values_.size(), kNoValue);  // of a state: its value now
   for (const ValueId state : states_) {
     current[static_cast<std::size_t>(state)] = state;
@@ -372,11 +389,6 @@ void Graph::validate() const {
     for (const ValueId id : node.inputs) {
       if (id == kNoValue) {
         continue;
-      }
-      const Value& v = value(id);
-      if (v.kind == ValueKind::result && v.node >= static_cast<int>(i)) {
-        fail(text("graph: expected operands that are made before their use, got ", reference(id), " at node ", i, " (",
-                  node.op, ")"));
       }
       const ValueId state = state_of(id);
       if (value(state).kind == ValueKind::state && current[static_cast<std::size_t>(state)] != id) {

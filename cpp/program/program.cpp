@@ -135,6 +135,7 @@ struct Program::Body {
     check<std::invalid_argument>(missing.empty(), "program: expected operators of the core, got ", missing,
                                  "; compute these outside of the program");
     has_fixed_sizes = !graph.fixed_ops().empty();
+    graph.check_order();
     watched_version = version();
     find_dead();
   }

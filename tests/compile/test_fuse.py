@@ -230,3 +230,52 @@ def test_training_batch_norm_and_its_gradient(channels: int, kind: str) -> None:
         for a, b in zip(program.run([x._array for x in inputs], []), expected, strict=True):
             assert b is not None
             assert np.array_equal(a.numpy(), b.detach().numpy())
+
+
+def test_concatenation_is_written_in_place() -> None:
+    a, b = drawn(8, 4, 3, 3), drawn(5, 4, 1, 1)
+    up = drawn(4, 6, 2, 2)
+
+    def fire(x: Tensor) -> Tensor:
+        return ops.cat([ops.relu(ops.conv2d(x, a, padding=1)), ops.silu(ops.conv2d(x, b)), x], dim=1)
+
+    def with_a_skip(x: Tensor) -> tuple[Tensor, ...]:
+        y = ops.relu(ops.conv2d(x, a, padding=1))
+        z = ops.conv_transpose2d(ops.max_pool2d(x, 2), up, stride=2)
+        joined = ops.cat([y, z], dim=1)
+        return joined, ops.max_pool2d(y, 2), y + 1.0
+
+    x = drawn(2, 4, 8, 8)
+    for function in (fire, lambda x: ops.cat([x, x * 2.0], dim=1), lambda x: ops.cat([x, x], dim=1)):
+        program = striate.compile(function, x)
+        for n in (2, 1, 3):
+            y = drawn(n, 4, 8, 8)
+            assert np.array_equal(program(y).numpy(), function(y).numpy())
+    assert "concat" not in ops_of(striate.compile(fire, x))
+    program = striate.compile(with_a_skip, x)
+    assert "concat" not in ops_of(program)
+    for _ in range(3):
+        for found, expected in zip(program(x), with_a_skip(x), strict=True):
+            assert np.array_equal(found.numpy(), expected.numpy())
+
+
+def test_concatenations_that_grow_share_a_buffer() -> None:
+    weights = [drawn(6, 5 + 6 * i, 3, 3) for i in range(4)]
+
+    def dense(x: Tensor) -> Tensor:
+        features = [x]
+        for weight in weights:
+            features.append(
+                ops.relu(ops.conv2d(ops.cat(features, dim=1) if len(features) > 1 else x, weight, padding=1))
+            )
+        return ops.cat(features, dim=1)
+
+    x = drawn(2, 5, 6, 6)
+    program = striate.compile(dense, x)
+    names = ops_of(program)
+    assert names.count("buffer") == 1
+    assert names.count("place") == 1  # the input
+    assert names.count("joined") == 4
+    for n in (2, 1):
+        y = drawn(n, 5, 6, 6)
+        assert np.array_equal(program(y).numpy(), dense(y).numpy())

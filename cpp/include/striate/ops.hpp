@@ -31,6 +31,7 @@ struct Fused {
   int map = -1;  // find_map_op, with its parameters a and b
   double a = 0;
   double b = 0;
+  const Array* into = nullptr;  // convolutions: memory of the result's shape, neighbouring channels, to write it to
 };
 
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within

@@ -88,6 +88,7 @@ class Graph {
   ValueId add_scalar(const std::string& name, const Array& example);
   ValueId add_state(const std::string& name, const Array& array);
   ValueId add_constant(const Array& array);
+  ValueId add_result_like(ValueId id);  // a value of the same type, which a node of with_nodes() makes
   // Appends a call whose kernels returned `results`. Throws std::logic_error when the shape function disagrees with them.
   std::vector<ValueId> add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
                                 std::vector<ValueId> inputs, std::span<const Array> results);
@@ -111,6 +112,7 @@ class Graph {
   // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
   // every shape follows from its node.
   void validate() const;
+  void check_order() const;  // the first of these only
   [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
   [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
 
