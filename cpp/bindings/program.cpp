@@ -24,6 +24,12 @@ void bind_program(py::module_& m) {
             return out;
           },
           py::arg("inputs"), py::arg("scalars"))
+      .def(
+          "profile",
+          [](const Program& self, const std::vector<Array>& inputs, const std::vector<Array>& scalars) {
+            return self.profile(inputs, scalars);
+          },
+          py::arg("inputs"), py::arg("scalars"), NoGil())
       .def_property_readonly("is_stale", &Program::is_stale)
       .def_property_readonly("graph", &Program::graph, py::return_value_policy::reference_internal)
       .def("memory",

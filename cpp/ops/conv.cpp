@@ -8,6 +8,7 @@
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
+#include "ops/kept.hpp"
 #include "ops/map.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
@@ -228,31 +229,6 @@ Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) 
   return reading;
 }
 
-// A key for what is packed from a weight: which pass and parameters, for which kernels.
-template <class... Parts>
-std::uint64_t derived_key(const Parts&... parts) {
-  std::uint64_t hash = 1469598103934665603ULL;
-  ((hash = (hash ^ static_cast<std::uint64_t>(parts)) * 1099511628211ULL), ...);
-  return hash;
-}
-
-template <class T>
-using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
-
-// Returns what `make` builds, kept with the weight's storage until that changes.
-template <class T, class Make>
-std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
-  key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
-  if (auto found = weight.storage().derived(key)) {
-    return std::static_pointer_cast<const PackedList<T>>(found);
-  }
-  const KeptMemory kept;
-  const std::uint64_t version = weight.storage().version();
-  auto made = std::make_shared<const PackedList<T>>(make());
-  weight.storage().set_derived(key, version, made);
-  return made;
-}
-
 WinogradImages winograd_images(const Array& x) {
   return {.data = x.data<float>(),
           .stride_n = x.stride(0),
@@ -273,7 +249,7 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
+    const auto packed = kept<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
       return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
@@ -295,7 +271,7 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
-  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
+  const auto packed = kept<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
     std::vector<std::ptrdiff_t> offsets;
     for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
       offsets.push_back(t * reading.k);
@@ -389,7 +365,7 @@ bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x
   for (const WindowAxis& axis : window.axis) {
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
-  const auto packed = cached<T>(weight, key, [&] {
+  const auto packed = kept<T>(weight, key, [&] {
     const Position weight_stride = spatial_strides(weight);
     const Buffer<T> filters(block.n_taps() * geometry.o * columns);
     std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
@@ -519,7 +495,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     phases.push_back(std::move(found));
   }
   const std::ptrdiff_t ld = weight.stride(0);
-  const auto packed = cached<T>(weight, key, [&] {
+  const auto packed = kept<T>(weight, key, [&] {
     PackedList<T> list;
     for (const Phase& phase : phases) {
       for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {

@@ -349,11 +349,20 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
     if (gemm.tail.finish != nullptr) {
       const std::ptrdiff_t column = task.panel_begin * b.panel;
       const std::ptrdiff_t n_cols = std::min(b.columns, task.panel_end * b.panel) - column;
+      T* begin = nullptr;  // of neighbouring rows
+      std::ptrdiff_t length = 0;
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         for (int m = 0; m < tiles[t].rows; ++m) {
-          gemm.tail.finish->run(tiles[t].y[m] + column, n_cols);
+          T* const row = tiles[t].y[m] + column;
+          if (row != begin + length) {
+            gemm.tail.finish->run(begin, length);
+            begin = row;
+            length = 0;
+          }
+          length += n_cols;
         }
       }
+      gemm.tail.finish->run(begin, length);
     }
   }
 }

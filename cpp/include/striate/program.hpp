@@ -112,7 +112,7 @@ class Graph {
   // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
   // every shape follows from its node.
   void validate() const;
-  void check_order() const;  // the first of these only
+  void check_order() const;                  // the first of these only
   [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
   [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
 
@@ -158,6 +158,8 @@ class Program {
   // Thread-safe: each concurrent call has an arena of its own, the first calls for a shape excepted. States are shared; a
   // graph that assigns them is run by one thread at a time. Throws ShapeError, DTypeError, GuardError.
   [[nodiscard]] std::vector<Array> run(std::span<const Array> inputs, std::span<const Array> scalars) const;
+  // Runs once more, and returns the seconds that each node took.
+  [[nodiscard]] std::vector<double> profile(std::span<const Array> inputs, std::span<const Array> scalars) const;
 
   [[nodiscard]] const Graph& graph() const;
   [[nodiscard]] bool is_stale() const;  // a watched weight has changed
@@ -174,6 +176,9 @@ class Program {
   void set_cache_bytes(std::ptrdiff_t bytes);
 
  private:
+  [[nodiscard]] std::vector<Array> run_once(std::span<const Array> inputs, std::span<const Array> scalars,
+                                            std::vector<double>* seconds) const;
+
   struct Body;
   std::unique_ptr<Body> body_;
 };

@@ -9,6 +9,7 @@ from typing import Any
 from striate import _core
 from striate.autograd import Tensor, no_grad
 from striate.autograd.record import record
+from striate.compile.explain import Explanation, explain_graph
 from striate.nn import Module
 from striate.ops import from_numpy
 
@@ -52,6 +53,7 @@ class Program:
         self._lock = threading.Lock()
         self._variants = [_Variant(function, example)]
         self._n_inputs = len(example)
+        self._example = list(example)
         self._cache_bytes: int | None = None
 
     @property
@@ -100,6 +102,32 @@ class Program:
                 variant.core.set_cache_bytes(self._cache_bytes)
             self._variants = [variant, *self._variants][:MOST_VARIANTS]
         return variant.structure(variant.core.run(arrays, []))
+
+    def explain(self, *inputs: Any, measure: bool = False) -> Explanation:
+        """Tell node by node what was fused, which algorithm runs, and what it costs.
+
+        Parameters
+        ----------
+        *inputs : Tensor or array
+            As for a call; the example it was compiled with when left out.
+        measure : bool, default False
+            Run it ten times and give the median time of each node.
+
+        Returns
+        -------
+        Explanation
+            `str` makes a table of it.
+
+        Examples
+        --------
+        >>> import striate
+        >>> program = striate.compile(lambda x: striate.relu(x * 2.0), striate.zeros(2, 3))
+        >>> [row.op for row in program.explain().rows]
+        ['mul', 'relu']
+        """
+        tensors = [_as_tensor(x) for x in inputs] if inputs else self._example
+        self(*tensors)  # records again where these inputs ask for it
+        return explain_graph(self._variants[0].core, [x._array for x in tensors], n_passes=10 if measure else 0)
 
     def memory(self) -> dict[str, int]:
         """Return arena_bytes and least_bytes of the plan that ran last, and the number of plans and arenas.
