@@ -7,6 +7,18 @@ namespace striate {
 
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
+  m.def("save_graph", &save_graph, py::arg("graph"), py::arg("path"), py::arg("metadata"), NoGil());
+  m.def(
+      "load_graph",
+      [](const std::string& path) {
+        GraphFile file;
+        {
+          const py::gil_scoped_release released;
+          file = load_graph(path);
+        }
+        return py::make_tuple(py::cast(std::move(file.graph)), py::cast(file.metadata));
+      },
+      py::arg("path"));
   py::class_<Program>(m, "Program", "A graph that is ready to run.")
       .def(py::init<Graph, std::vector<Array>>(), py::arg("graph"), py::arg("watched") = std::vector<Array>(), NoGil())
       .def(

@@ -58,6 +58,8 @@ struct Tail {
     }
     if (a.has("map")) {
       fused.map = find_map_op(a.word("map").c_str());
+      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ",
+                                   a.word("map"));
       fused.a = a.real("map_a");
       fused.b = a.real("map_b");
     }
@@ -412,6 +414,8 @@ Call make_buffer(const Attributes& a) {
 Call make_place(const Attributes& a) {
   return [at = a.integer("into_at")](Operands in, Results out) {
     out[0] = channels_of(*in[0], at, in[1]->shape(1));
+    check(out[0].shape() == in[1]->shape(), "place: expected values of shape ", to_string(out[0].shape()), ", got ",
+          to_string(in[1]->shape()), "; they must fit their channels");
     copy_into(out[0], *in[1]);
   };
 }
@@ -499,6 +503,8 @@ struct DrawFrom {
     if (state == nullptr) {
       return {seed, call};
     }
+    check(state->dtype() == DType::int64 && state->shape() == Extents{2}, "random: expected a state of int64(2,), got ",
+          dtype_name(state->dtype()), to_string(state->shape()), "; record again");
     const auto* const held = state->data<std::int64_t>();
     return {static_cast<std::uint64_t>(held[0]), static_cast<std::uint64_t>(held[state->stride(0)]) + call};
   }
@@ -566,6 +572,7 @@ Call make_batch_norm_update(const Attributes& a) {
 }
 
 double read_number(const Array& x) {
+  check(x.size() == 1, "step: expected a number of one element, got ", to_string(x.shape()), "; reshape it to ()");
   const Array wide = convert(x, DType::float64);
   return *wide.data<double>();
 }

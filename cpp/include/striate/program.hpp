@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -116,6 +117,21 @@ class Graph {
   [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
   [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
 
+  // What a graph consists of, as a reader of files finds it: sizes of inputs are Dims, results have no sizes yet unless no
+  // shape function gives them.
+  struct Parts {
+    std::vector<Value> values;
+    std::vector<Node> nodes;
+    std::vector<Guard> guards;  // beside those that operators need
+    std::vector<ValueId> inputs;
+    std::vector<ValueId> scalars;
+    std::vector<ValueId> states;
+    std::vector<ValueId> results;
+  };
+  // Trusts nothing: works sizes out anew, and throws std::logic_error unless every id, kind, operand and attribute is one
+  // that the operators of the core can run with.
+  [[nodiscard]] static Graph from_parts(Parts parts);
+
   // The same inputs, scalars, states, guards and results with other nodes, which make values of this graph; constants and
   // results that are no longer used are gone, and values have new ids.
   [[nodiscard]] Graph with_nodes(const std::vector<Node>& nodes) const;
@@ -142,6 +158,22 @@ struct GuardError : std::runtime_error {
 // clamping activations into the convolution or product before them, a flattening before a linear layer into the order of
 // that layer's weights; changes of states happen in place, and steps of one optimizer become one; dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
+
+// A graph in a file: a safetensors file whose tensors are the constants and states, in the order of their memory, and whose
+// metadata holds the rest as JSON under "striate_program". Equal graphs and metadata give equal bytes.
+struct GraphFile {
+  Graph graph;
+  std::map<std::string, std::string> metadata;  // what the writer added
+};
+
+// Atomic, as write_safetensors. Throws std::invalid_argument for metadata of the reserved name and for operators that only
+// Python has, all of which it names; std::system_error when the system refuses.
+void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata = {});
+
+// Constants are read-only views of the mapped file, which nobody may change meanwhile; states are copies. Throws FormatError
+// (see safetensors.hpp) for anything that no graph can be, naming the file and the node or key; std::system_error when the
+// system refuses.
+[[nodiscard]] GraphFile load_graph(const std::string& path);
 
 // A graph with nothing left to decide, run again and again. Shapes are planned when they are first met: attributes and sizes
 // become numbers, and everything the pass asks memory for gets its place in one block, an arena.
@@ -191,7 +223,8 @@ class ShapeQuery {
   [[nodiscard]] const std::string& op() const { return node_.op; }
   [[nodiscard]] std::size_t n_inputs() const { return operands_.size(); }
   [[nodiscard]] bool has_input(std::size_t i) const { return i < operands_.size() && operands_[i] != nullptr; }
-  [[nodiscard]] const Shape& input(std::size_t i) const;
+  [[nodiscard]] const Shape& input(std::size_t i) const;                          // throws std::logic_error when absent
+  [[nodiscard]] const Shape& input(std::size_t i, std::size_t least_rank) const;  // or of fewer axes
   [[nodiscard]] int rank(std::size_t i) const { return static_cast<int>(input(i).size()); }
   [[nodiscard]] bool has(const char* name) const;  // present and not none
   [[nodiscard]] Dim dim(const char* name) const;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -128,6 +129,31 @@ class Program:
         tensors = [_as_tensor(x) for x in inputs] if inputs else self._example
         self(*tensors)  # records again where these inputs ask for it
         return explain_graph(self._variants[0].core, [x._array for x in tensors], n_passes=10 if measure else 0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program to a file, which `striate.load_program` and a C++ program can run.
+
+        The file holds the weights and the graph of the record that ran last, and nothing of this machine: packed weights
+        and plans are made where it is loaded. The same program gives the same bytes. A file already there is replaced, at
+        once or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            Of any ending; it is a safetensors file.
+
+        Raises
+        ------
+        ValueError
+            A program that keeps states between calls (random draws), or has operators that only Python has.
+        TypeError
+            Results in dicts whose keys are neither texts nor numbers.
+        OSError
+            A folder that is missing or cannot be written, a full disk.
+        """
+        from striate.compile.file import write  # reads back as a Program, so it imports this file
+
+        write(self._variants[0].core, self._variants[0].structure, path)
 
     def memory(self) -> dict[str, int]:
         """Return arena_bytes and least_bytes of the plan that ran last, and the number of plans and arenas.
