@@ -7,6 +7,7 @@ namespace striate {
 
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
+  m.def("has_call", &has_call, py::arg("op"));
   py::class_<Program>(m, "Program", "A graph that is ready to run.")
       .def(py::init<Graph, std::vector<Array>>(), py::arg("graph"), py::arg("watched") = std::vector<Array>(), NoGil())
       .def(

@@ -141,6 +141,9 @@ struct GuardError : std::runtime_error {
 // that layer's weights; changes of states happen in place, and steps of one optimizer become one; dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
 
+// Whether the core computes this operator, so that a Program may hold it.
+[[nodiscard]] bool has_call(const std::string& op);
+
 // A graph with nothing left to decide, run again and again. Shapes are planned when they are first met: attributes and sizes
 // become numbers, and everything the pass asks memory for gets its place in one block, an arena.
 class Program {
