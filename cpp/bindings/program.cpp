@@ -19,6 +19,7 @@ void bind_program(py::module_& m) {
         return py::make_tuple(py::cast(std::move(file.graph)), py::cast(file.metadata));
       },
       py::arg("path"));
+  m.def("has_call", &has_call, py::arg("op"));
   py::class_<Program>(m, "Program", "A graph that is ready to run.")
       .def(py::init<Graph, std::vector<Array>>(), py::arg("graph"), py::arg("watched") = std::vector<Array>(), NoGil())
       .def(

@@ -46,7 +46,6 @@ using Operands = std::span<const Array* const>;
 // Computes all results. Stateless: may run on any thread, and on several at once.
 using Call = std::function<void(Operands operands, std::span<Array> results)>;
 
-[[nodiscard]] bool has_call(const std::string& op);
 // Throws std::invalid_argument when no kernel has this name, or an attribute is missing.
 [[nodiscard]] Call make_call(const Attributes& attributes);
 

@@ -175,6 +175,9 @@ void save_graph(const Graph& graph, const std::string& path, const std::map<std:
 // system refuses.
 [[nodiscard]] GraphFile load_graph(const std::string& path);
 
+// Whether the core computes this operator, so that a Program may hold it.
+[[nodiscard]] bool has_call(const std::string& op);
+
 // A graph with nothing left to decide, run again and again. Shapes are planned when they are first met: attributes and sizes
 // become numbers, and everything the pass asks memory for gets its place in one block, an arena.
 class Program {
