@@ -29,7 +29,9 @@ Finish::Finish(const Fused& fused, const Array& y, const Array& addend, bool ker
 }
 
 void Finish::append(int op, double a, double b, bool adds) {
-  steps_[n_steps_++] = {.fn = kernels().maps.map[op][static_cast<int>(type_)], .a = a, .b = b, .adds = adds};
+  auto* const fn = kernels().maps.map[op][static_cast<int>(type_)];
+  check<DTypeError>(fn != nullptr, map_info(op).name, ": expected an operator of floating-point tensors, got none of them");
+  steps_[n_steps_++] = {.fn = fn, .a = a, .b = b, .adds = adds};
 }
 
 void Finish::run(void* y, std::ptrdiff_t n) const {

@@ -16,7 +16,7 @@ using Operators = std::map<std::string, std::string_view, std::less<>>;
 const Operators& table() {
   static const Operators rows = [] {
     Operators made{
-        {"linear", "xx??"},
+        {"linear", "xx?"},
         {"matmul", "xx"},
         {"batch_norm_training", "x???"},
         {"batch_norm_eval", "xxx???"},

@@ -336,6 +336,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "cycle": (lambda g: node(g, "conv2d")["inputs"].__setitem__(0, g["results"][0]), "made before their use"),
     "missing operand": (lambda g: node(g, "conv2d").update(inputs=[0]), "node 0 .conv2d.: conv2d: expected operands"),
     "null operand": (lambda g: node(g, "linear")["inputs"].__setitem__(1, None), "linear: expected operands"),
+    "operand of none": (lambda g: node(g, "linear")["inputs"].append(1), "linear: expected operands"),
     "made twice": (lambda g: node(g, "linear").update(outputs=node(g, "conv2d")["outputs"]), "no other node makes"),
     "not made": (lambda g: g["nodes"].pop(), "a node that makes|made before|tensors, those"),
     "more results": (lambda g: node(g, "linear")["outputs"].append(0), "expected 1 results, got 2"),
