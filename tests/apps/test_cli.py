@@ -165,6 +165,7 @@ def test_info() -> None:
 
 
 def test_profile_shows_nodes_and_times(tmp_path: Path) -> None:
+    assert run("profile", "lenet").exit_code == 0
     result = run("profile", "resnet20", "--batch", 2)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

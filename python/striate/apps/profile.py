@@ -42,7 +42,9 @@ def profile(model: str, batch: int = 1, size: int | None = None) -> Explanation:
                 f"{entry.size_multiple}, got {side}; pass --size"
             )
         x = striate.tensor(rng.standard_normal((batch, entry.in_channels, side, side)).astype(np.float32))
-        return striate.compile(models.build(model, image_size=(side, side)), x).explain(measure=True)
+        return striate.compile(models.build(model, in_channels=entry.in_channels, image_size=(side, side)), x).explain(
+            measure=True
+        )
     if not Path(model).is_file():
         raise ValueError(
             f"profile: expected a program file or one of {', '.join(sorted(CATALOG))}, got {model!r}; check the name"
