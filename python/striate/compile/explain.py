@@ -125,7 +125,7 @@ class Explanation:
             ).rstrip()
             for line in lines
         )
-        foot = f"{len(self.rows)} nodes, {sum(row.macs for row in self.rows) / 1e9:.3f} Gmacs, {self.isa}"
+        foot = f"{len(self.rows)} nodes, {sum(row.macs for row in self.rows) / 1e6:,.1f} Mmacs, {self.isa}"
         if total is not None and self.peak_gflops is not None and self.bandwidth_gbytes is not None:
             foot += f"; {total:.2f} ms in nodes; peak {self.peak_gflops:.0f} GFLOP/s, {self.bandwidth_gbytes:.1f} GB/s"
         return f"{body}\n{foot}"
