@@ -32,6 +32,8 @@ def start(
     arguments: argparse.Namespace, n_threads: int, peers: dict[str, tuple[str, ...]], is_first: bool
 ) -> dict[str, Worker]:
     """Start the libraries; PyTorch is one of them in any case, since it has the results that others are compared with."""
+    if "torch" not in arguments.peers:
+        peers = {**peers, "torch": ("torch",)}
     wanted = list(dict.fromkeys(["torch", *arguments.peers]))
     asked = argparse.Namespace(**vars(arguments) | {"peers": wanted})
     return turns.start(asked, n_threads, peers, print if is_first else lambda _: None)
