@@ -52,9 +52,7 @@ def program_of(name: str, saved: str | None) -> Any:
     import striate
 
     if saved:
-        from striate.compile import Program
-
-        return Program.load(saved)
+        return load_program(saved)
     return striate.compile(network(name), image(SIZES[name]))
 
 
