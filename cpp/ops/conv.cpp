@@ -7,7 +7,7 @@
 #include "machine/threads.hpp"
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
-#include "ops/indirect.hpp"
+#include "ops/packed.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 #include "striate/machine.hpp"
@@ -50,9 +50,6 @@ Position spatial_strides(const Array& x) {
 }
 
 Array channels_last(const Array& x) { return x.has_unit_channels() ? x : relayout(x, Layout::channels_last); }
-Array dense_weight(const Array& weight) {
-  return weight.is_dense(Layout::channels_last) ? weight : relayout(weight, Layout::channels_last);
-}
 
 std::span<const std::ptrdiff_t> spatial_sizes(const Extents& shape) {
   return {shape.begin() + 2, static_cast<std::size_t>(shape.rank() - 2)};
@@ -225,30 +222,6 @@ Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) 
   }
   reading.k = width.kernel * geometry.c;
   return reading;
-}
-
-// A key for what is packed from a weight: which pass and parameters, for which kernels.
-template <class... Parts>
-std::uint64_t derived_key(const Parts&... parts) {
-  std::uint64_t hash = 1469598103934665603ULL;
-  ((hash = (hash ^ static_cast<std::uint64_t>(parts)) * 1099511628211ULL), ...);
-  return hash;
-}
-
-template <class T>
-using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
-
-// Returns what `make` builds, kept with the weight's storage until that changes.
-template <class T, class Make>
-std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
-  key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
-  if (auto found = weight.storage().derived(key)) {
-    return std::static_pointer_cast<const PackedList<T>>(found);
-  }
-  const std::uint64_t version = weight.storage().version();
-  auto made = std::make_shared<const PackedList<T>>(make());
-  weight.storage().set_derived(key, version, made);
-  return made;
 }
 
 WinogradImages winograd_images(const Array& x) {
