@@ -52,7 +52,7 @@ def program_of(name: str, saved: str | None) -> Any:
     import striate
 
     if saved:
-        return load_program(saved)
+        return striate.load_program(saved)
     return striate.compile(network(name), image(SIZES[name]))
 
 

@@ -36,6 +36,8 @@ struct DepthwiseLines {
   T* y;
   std::ptrdiff_t y_step;
   const DepthwiseEpilogue<T>* epilogue;
+  // For groups of one channel: stores past the caches. y and y_step are multiples of 64 bytes, and channels fill whole ones.
+  bool streams;
 };
 
 // The weights' gradient from a row of n pixels of g; the windows are those of DepthwiseLines:

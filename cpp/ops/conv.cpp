@@ -7,9 +7,8 @@
 #include "machine/threads.hpp"
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
-#include "ops/indirect.hpp"
-#include "ops/kept.hpp"
 #include "ops/map.hpp"
+#include "ops/packed.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 #include "striate/machine.hpp"
@@ -52,9 +51,6 @@ Position spatial_strides(const Array& x) {
 }
 
 Array channels_last(const Array& x) { return x.has_unit_channels() ? x : relayout(x, Layout::channels_last); }
-Array dense_weight(const Array& weight) {
-  return weight.is_dense(Layout::channels_last) ? weight : relayout(weight, Layout::channels_last);
-}
 
 std::span<const std::ptrdiff_t> spatial_sizes(const Extents& shape) {
   return {shape.begin() + 2, static_cast<std::size_t>(shape.rank() - 2)};
@@ -249,7 +245,7 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = kept<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
+    const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
       return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
@@ -271,7 +267,7 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
-  const auto packed = kept<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
+  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
     std::vector<std::ptrdiff_t> offsets;
     for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
       offsets.push_back(t * reading.k);
@@ -365,7 +361,7 @@ bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x
   for (const WindowAxis& axis : window.axis) {
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
-  const auto packed = kept<T>(weight, key, [&] {
+  const auto packed = cached<T>(weight, key, [&] {
     const Position weight_stride = spatial_strides(weight);
     const Buffer<T> filters(block.n_taps() * geometry.o * columns);
     std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
@@ -495,7 +491,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     phases.push_back(std::move(found));
   }
   const std::ptrdiff_t ld = weight.stride(0);
-  const auto packed = kept<T>(weight, key, [&] {
+  const auto packed = cached<T>(weight, key, [&] {
     PackedList<T> list;
     for (const Phase& phase : phases) {
       for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {

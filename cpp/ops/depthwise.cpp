@@ -153,6 +153,15 @@ std::ptrdiff_t channels_in_l1(const GatherPlan& plan, const WindowAxis& width, s
   return std::max(least, cache_sizes().l1_bytes * 3 / 4 / channel / kLine * kLine);
 }
 
+// Whether y is stored past the caches: it is larger than they are and of whole lines of memory. Such stores need no fence of
+// their own: a task ends with the atomic that claims the next one, which on x86 drains them.
+template <class T>
+bool streams(const Array& y) {
+  constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
+  constexpr std::ptrdiff_t kLeast = 2 * kStreamBytes;  // 19 to 29 MB: 0.93 to 1.13 times as fast
+  return y.size() * static_cast<std::ptrdiff_t>(sizeof(T)) > kLeast && y.shape(1) % kLine == 0;
+}
+
 // What a row of y is to a row of x.
 enum class Reach { forward, grad_input };
 
@@ -221,7 +230,8 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
              .channels = blocks.end(block) - c,
              .y = y.data<T>() + target.at(image, d, h, 0) + c,
              .y_step = target.stride[2],
-             .epilogue = &here});
+             .epilogue = &here,
+             .streams = group == 1 && streams<T>(y)});
       }
     }
   });

@@ -12,7 +12,7 @@
 
 #include "machine/threads.hpp"
 #include "ops/image.hpp"
-#include "ops/indirect.hpp"
+#include "ops/packed.hpp"
 #include "striate/machine.hpp"
 
 namespace striate {
@@ -57,35 +57,11 @@ std::vector<Phase> phases_of(const AxisMap& map, std::ptrdiff_t step) {
   return phases;
 }
 
-// What is packed from a weight, kept with its storage until that changes.
-template <class T>
-using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
-
-template <class T, class Make>
-std::shared_ptr<const PackedList<T>> kept(const Array& weight, const std::vector<std::ptrdiff_t>& name, Make&& make) {
-  std::uint64_t key = 1469598103934665603ULL;
-  for (const std::ptrdiff_t part : name) {
-    key = (key ^ static_cast<std::uint64_t>(part)) * 1099511628211ULL;
-  }
-  if (auto found = weight.storage().derived(key)) {
-    return std::static_pointer_cast<const PackedList<T>>(found);
-  }
-  const KeptMemory memory;
-  const std::uint64_t version = weight.storage().version();
-  auto made = std::make_shared<const PackedList<T>>(make());
-  weight.storage().set_derived(key, version, made);
-  return made;
-}
-
-Array dense_weight(const Array& weight) {
-  return weight.is_dense(Layout::channels_last) ? weight : relayout(weight, Layout::channels_last);
-}
-
 // Rows of y that read through the same taps: one phase of each axis, all groups.
 template <class T>
 struct Product {
   const Phase* axis[3];
-  const PackedList<T>& b;  // [group]
+  const PackedList<T>& b;
   const Array& x;
   const Array& y;
   GemmTail tail;
@@ -258,10 +234,11 @@ void run_phases(const AxisMap (&maps)[3], const std::ptrdiff_t (&steps)[3], cons
             }
           }
         }
-        std::vector<std::ptrdiff_t> name = offsets;
-        name.insert(name.end(), {weight.offset(), groups, transposes ? 1 : 0, static_cast<std::ptrdiff_t>(active_isa()),
-                                 static_cast<std::ptrdiff_t>(sizeof(T))});
-        const auto packed = kept<T>(weight, name, [&] {
+        std::uint64_t key = derived_key(groups, transposes);
+        for (const std::ptrdiff_t offset : offsets) {
+          key = derived_key(key, offset);
+        }
+        const auto packed = cached<T>(weight, key, [&] {
           PackedList<T> list;
           for (std::ptrdiff_t group = 0; group < groups; ++group) {
             const T* const from = weight.data<T>() + group * o * ld;

@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "ops/indirect.hpp"
-#include "ops/kept.hpp"
+#include "ops/packed.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -69,7 +69,7 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
     if (weight != nullptr) {
       constexpr std::uint64_t kLinear = 300;
       const std::uint64_t key = derived_key(kLinear, b[i].rows, b[i].columns, b[i].row_stride, b[i].column_stride);
-      const auto packed = kept<T>(*weight, key, [&] { return PackedList<T>{pack_one(b[i])}; });
+      const auto packed = cached<T>(*weight, key, [&] { return PackedList<T>{pack_one(b[i])}; });
       products.push_back({.a = rows_of(a[i]),
                           .b = (*packed)[0],
                           .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}},

@@ -244,6 +244,26 @@ def test_depthwise_padded_tap_contributes_nothing() -> None:
     assert y.numpy().tolist() == [[[[2, 3, 3, 2]], [[2, 3, 3, 2]]]]
 
 
+@pytest.mark.parametrize("name", striate.machine.available_isas())
+@pytest.mark.parametrize(("group", "stride"), [(1, 1), (1, 2), (4, 1)])
+def test_depthwise_past_the_caches_equals_image_by_image(name: str, group: int, stride: int) -> None:
+    # 42 MB of gradient, and of result where stride is 1: results of more than 32 MB are stored past the caches.
+    x, weight = _normal(2, 32, 404, 404), _normal(32, group, 3, 3)
+    grad_y = _normal(2, 32, 404 // stride, 404 // stride)
+
+    def passes(n: slice) -> tuple[np.ndarray, np.ndarray]:
+        images = striate.tensor(x.numpy()[n], requires_grad=True)
+        y = striate.conv2d(images, weight, stride=stride, padding=1, groups=32 // group)
+        striate.autograd.backward([y], [striate.tensor(grad_y.numpy()[n])])
+        assert images.grad is not None
+        return y.detach().numpy(), images.grad.numpy()
+
+    with striate.isa(name):
+        whole, first, second = passes(slice(0, 2)), passes(slice(0, 1)), passes(slice(1, 2))
+    for both, one, other in zip(whole, first, second, strict=True):
+        np.testing.assert_array_equal(both, np.concatenate([one, other]))
+
+
 def test_avg_pool_divides_by_an_override() -> None:
     y = striate.avg_pool2d(striate.ones(1, 3, 4, 4), 2, divisor_override=8)
     assert y.numpy().ravel().tolist() == [0.5] * 12

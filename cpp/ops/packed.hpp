@@ -1,15 +1,21 @@
-// What is packed from a weight is kept with the weight's storage until that changes.
+// What is packed from a weight, kept with its storage until that changes.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <vector>
 
+#include "machine/memory.hpp"
 #include "ops/indirect.hpp"
+#include "ops/shape.hpp"
 #include "striate/machine.hpp"
 #include "striate/tensor.hpp"
 
 namespace striate {
+
+inline Array dense_weight(const Array& weight) {
+  return weight.is_dense(Layout::channels_last) ? weight : relayout(weight, Layout::channels_last);
+}
 
 // A key for what is packed from a weight: which pass and parameters, for which kernels.
 template <class... Parts>
@@ -20,11 +26,11 @@ std::uint64_t derived_key(const Parts&... parts) {
 }
 
 template <class T>
-using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
+using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;  // [group]
 
-// Returns what `make` builds; storage that outside code may write keeps nothing.
+// Returns what `make` builds, kept with the weight's storage until that changes, and outside of any arena.
 template <class T, class Make>
-std::shared_ptr<const PackedList<T>> kept(const Array& weight, std::uint64_t key, Make&& make) {
+std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
   key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
   if (auto found = weight.storage().derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
