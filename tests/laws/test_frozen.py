@@ -220,6 +220,23 @@ def test_frozen_takes_other_images(case: Case) -> None:
     assert holds or case.op in READS_SIZES
 
 
+def _takes_clamp(case: Case) -> bool:
+    return case.op.startswith("conv") or case.op == "linear"
+
+
+@pytest.mark.parametrize("case", [case for case in RECORDED if _takes_clamp(case)], ids=lambda case: case.id)
+def test_frozen_clamps_in_the_op_before(case: Case) -> None:
+    call = call_of(case, drawn(case).arrays, (), FLOAT32)
+    for clamp in (striate.relu, striate.relu6, lambda y: striate.clip(y, -0.25, 0.5)):
+        with striate.no_grad(), record(inputs=call.inputs) as recording:
+            y = clamp(case.run(striate.ops, call.made))
+            recording.returns(y)
+        program = _core.Program(_core.fuse(recording.graph))
+        assert len(program.graph.nodes) == 1
+        for _ in range(2):
+            assert_same(case, run(program, call.inputs), [to_numpy(y)], "with a clamp")
+
+
 Effect = Callable[[dict[str, Tensor]], list[Tensor]]
 
 
