@@ -7,8 +7,10 @@ import tomllib
 from collections import defaultdict
 from typing import Any
 
+import turns
 from turns import HERE, Worker, limits, means, measure, prepare
 
+PEERS = turns.PEERS
 PASSES = ("forward", "grad_input", "grad_weight")
 FAMILIES = ("3x3s1", "dense", "depthwise", "grouped")
 #: Files of bench/shapes that are no networks.
@@ -24,6 +26,16 @@ def family(layer: dict[str, Any]) -> str:
         return "depthwise" if layer["groups"] == layer["in_channels"] else "grouped"
     is_plain = layer["kernel_size"] == 3 and layer["stride"] == layer["dilation"] == 1
     return "3x3s1" if is_plain and layer["in_channels"] >= 32 else "dense"
+
+
+def parts(arguments: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments: all rows have the same processes."""
+    return [arguments]
+
+
+def start(arguments: argparse.Namespace, n_threads: int, is_first: bool) -> dict[str, Worker]:
+    """Start the libraries."""
+    return turns.start(arguments, n_threads)
 
 
 def load(names: list[str], families: list[str]) -> list[dict[str, Any]]:
@@ -50,7 +62,6 @@ def work_of(layer: dict[str, Any], batch: int) -> tuple[float, float]:
 
 def rows(workers: dict[str, Worker], n_threads: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every layer, pass and batch; print and return a row each."""
-    print(HEADER)
     return [
         row
         for layer in load(arguments.shapes, arguments.families)[: arguments.limit]

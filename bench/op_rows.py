@@ -7,6 +7,7 @@ import tomllib
 from collections import defaultdict
 from typing import Any
 
+import turns
 from turns import HERE, Worker, limits, means, measure, prepare
 
 HEADER = (
@@ -16,10 +17,20 @@ HEADER = (
 PASSES = ("forward", "backward", "training", "step")
 FILE = tomllib.loads((HERE / "shapes" / "ops.toml").read_text())
 #: The peers that have these ops, of those of turns.py.
-PEERS = ("torch", "onnxruntime", "openvino")
+PEERS = {name: turns.PEERS[name] for name in ("torch", "onnxruntime", "openvino")}
 OPS = tuple(dict.fromkeys(row["op"] for row in FILE["op"]))
 #: What only reads is held against reading too.
 READING = ("global_avg_pool2d", "forward")
+
+
+def parts(arguments: argparse.Namespace) -> list[argparse.Namespace]:
+    """Return the arguments: all rows have the same processes."""
+    return [arguments]
+
+
+def start(arguments: argparse.Namespace, n_threads: int, is_first: bool) -> dict[str, Worker]:
+    """Start the libraries."""
+    return turns.start(arguments, n_threads)
 
 
 def load(ops: list[str]) -> list[dict[str, Any]]:
@@ -32,7 +43,6 @@ def load(ops: list[str]) -> list[dict[str, Any]]:
 
 def rows(workers: dict[str, Worker], n_threads: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure every op, pass and batch; print and return a row each."""
-    print(HEADER)
     return [
         found
         for row in load(arguments.ops)[: arguments.limit]

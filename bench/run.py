@@ -1,9 +1,11 @@
-"""striate against its peers and against the machine, interleaved in one run: convolutions of real networks, and other ops.
+"""striate against its peers and against the machine, interleaved in one run: convolutions, other ops, and whole networks.
 
     python -m venv .venv-peers && .venv-peers/bin/pip install -r bench/peers.txt
     python bench/run.py conv --shapes resnet18 vgg16 --batch 16 --threads 2
     python bench/run.py conv --shapes all --passes grad_input grad_weight --peers torch
     python bench/run.py ops --threads 2 1
+    python bench/run.py model --models resnet50 unet --batch 1 --threads 2
+    python bench/run.py train --peers torch
 
 Each library lives in a process of its own, only one works at a time, and their turns alternate. Before anything is timed, sampled
 elements of every result are compared with their formulas in float64: where striate is off by more than 2·10⁻⁵ of the largest
@@ -21,6 +23,14 @@ be: what a machine allows, though Winograd can pass it.
 ops: pools, batch-norm, activations, joins, resizing, softmax and optimizer steps of shapes/ops.toml. Shares are of the best of
 copy, non-temporal copy and triad (for global pools also reading) over as many bytes, counting each input and each output once.
 A gradient is asked of each library's autograd, as a user does.
+
+model: inference of networks.toml. All have the weights of striate's network, whose norms have the statistics of a few images. All
+outputs are compared with PyTorch's in float32 first: striate's may differ by 10⁻⁴ of the largest, others' by 2·10⁻³. ONNX Runtime,
+OpenVINO and MNN read the ONNX file that PyTorch writes for the batch, ncnn what `pnnx` makes of the traced network, a call for each
+image; torch.compile freezes the weights. Every network has processes of its own. Shares are of the multiply-add peak, in the operations of
+the direct algorithm. Repeats are fewer, down to three, the longer a call takes: `--seconds`.
+
+train: training steps, SGD with momentum, PyTorch's fused, the loss read in each; the first losses are compared. Dropout is off.
 """
 
 from __future__ import annotations
@@ -32,11 +42,15 @@ from typing import Any
 
 import conv_rows
 import fingerprint
+import model_rows
 import op_rows
-from turns import PEERS, start, table
+import step_rows
+from turns import table
+
+KINDS = {"conv": conv_rows, "ops": op_rows, "model": model_rows, "train": step_rows}
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="what", required=True)
     conv = commands.add_parser("conv", help="convolutions of bench/shapes")
@@ -48,26 +62,45 @@ def main() -> None:
     ops.add_argument("--ops", nargs="+", default=list(op_rows.OPS), choices=op_rows.OPS)
     ops.add_argument("--passes", nargs="+", default=list(op_rows.PASSES), choices=op_rows.PASSES)
     ops.add_argument("--batch", nargs="+", type=int, default=[1, 16], help="of those that a row has")
-    for command, peers in ((conv, list(PEERS)), (ops, list(op_rows.PEERS))):
-        command.add_argument("--threads", nargs="+", type=int, default=[2])
+    for command in (conv, ops):
+        command.add_argument("--calls", type=int, default=5, help="most calls of a turn")
+        command.add_argument("--limit", type=int, help="only the first layers or ops")
+    model = commands.add_parser("model", help="inference of whole networks, compiled")
+    model.add_argument("--batch", nargs="+", type=int, default=[1, 16])
+    train = commands.add_parser("train", help="training steps of whole networks, compiled")
+    train.add_argument("--eager", action="store_true", help="striate's step operator by operator")
+    for command, kind in ((model, model_rows), (train, step_rows)):
+        command.add_argument("--models", nargs="+", default=list(kind.MODELS), choices=list(kind.ROWS))
+        command.add_argument(
+            "--seconds", type=float, default=2.0, help="about how long each library's calls of a row take"
+        )
+    threads = {"conv": [2], "ops": [2], "model": [2, 1], "train": [2]}
+    for command, name in ((conv, "conv"), (ops, "ops"), (model, "model"), (train, "train")):
+        peers = list(KINDS[name].PEERS)
+        command.add_argument("--threads", nargs="+", type=int, default=threads[name])
         command.add_argument("--peers", nargs="*", default=peers, choices=peers)
         command.add_argument("--peer-python", default=".venv-peers/bin/python", help="a Python that has the peers")
         command.add_argument("--avx2", action="store_true", help="hold every library to AVX2, where it can be held")
-        command.add_argument("--rounds", type=int, default=7, help="turns of each library")
-        command.add_argument("--calls", type=int, default=5, help="most calls of a turn")
-        command.add_argument("--limit", type=int, help="only the first layers or ops")
+        command.add_argument("--rounds", type=int, default=7, help="turns of each library, at most")
         command.add_argument("--json", type=Path, help="also write the rows, the machine and its limits to this file")
-    arguments = parser.parse_args()
-    kind = conv_rows if arguments.what == "conv" else op_rows
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    kind = KINDS[arguments.what]
     report: dict[str, Any] = fingerprint.occasion() | {"runs": []}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for n_threads in arguments.threads:
-        workers = start(arguments, n_threads)
-        report["machine"] = fingerprint.machine(workers)
-        report["runs"].append(fingerprint.run(workers, n_threads))
-        rows += kind.rows(workers, n_threads, arguments)
-        for worker in workers.values():
-            worker.stop()
+        for i, part in enumerate(kind.parts(arguments)):
+            workers = kind.start(part, n_threads, i == 0)
+            if i == 0:
+                report["machine"] = fingerprint.machine(workers)
+                report["runs"].append(fingerprint.run(workers, n_threads))
+                print(kind.HEADER)
+            rows += kind.rows(workers, n_threads, part)
+            for worker in workers.values():
+                worker.stop()
         print()
     summary = kind.summarise(rows)
     print(table(summary))

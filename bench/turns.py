@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ PEERS = {
 }
 #: What holds a library to AVX2, and the peers that have such a switch.
 AVX2 = {"STRIATE_ISA": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-HELD_TO_AVX2 = ("torch", "openvino")
+HELD_TO_AVX2 = ("torch", "torch-compile", "openvino")
 #: What makes memory cheap for a peer: an allocator that keeps what is freed, and PyTorch's switch for huge pages.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "THP_MEM_ALLOC_ENABLE": "1"}
 #: A peer's sampled results may be this far from the exact ones, as a share of the largest element; beyond, its time does not count.
@@ -78,22 +79,27 @@ class Worker:
         self.process.wait()
 
 
-def start(arguments: argparse.Namespace, n_threads: int) -> dict[str, Worker]:
+def start(
+    arguments: argparse.Namespace,
+    n_threads: int,
+    peers: Mapping[str, tuple[str, ...]] = PEERS,
+    says: Callable[[str], None] = print,
+) -> dict[str, Worker]:
     """Start striate and each library of the peers that is there, and say which ones."""
     settings = AVX2 if arguments.avx2 else {}
     workers = {"striate": Worker(sys.executable, "striate", n_threads, settings)}
     for peer in arguments.peers:
         if arguments.avx2 and peer not in HELD_TO_AVX2:
-            print(f"{peer} is left out: it cannot be held to AVX2")
+            says(f"{peer} is left out: it cannot be held to AVX2")
             continue
-        for library in PEERS[peer]:
+        for library in peers[peer]:
             worker = Worker(arguments.peer_python, library, n_threads, settings)
             if "missing" in worker.greeting:
-                print(f"{library} is left out: {worker.greeting['missing']}")
+                says(f"{library} is left out: {worker.greeting['missing']}")
             else:
                 workers[library] = worker
     versions = sorted({worker.greeting["version"] for worker in workers.values()})
-    print(f"{n_threads} threads; {', '.join(versions)}\n")
+    says(f"{n_threads} threads; {', '.join(versions)}\n")
     return workers
 
 
@@ -136,12 +142,18 @@ def prepare(workers: dict[str, Worker], what: str, **task: Any) -> tuple[list[Wo
     return able, ours
 
 
-def measure(workers: list[Worker], count: int, rounds: int, cold: bool) -> tuple[dict[str, float], dict[str, float]]:
-    """Time each library's calls, in turns; return their medians in seconds and the quartiles' distances over them."""
+def measure(
+    workers: list[Worker], count: int, rounds: int, cold: bool, waking: int | None = None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Time each library's calls, in turns; return their medians in seconds and the quartiles' distances over them.
+
+    A turn begins with `waking` untimed calls, by default those of worker.py.
+    """
+    more = {} if waking is None else {"waking": waking}
     seconds: dict[str, list[float]] = defaultdict(list)
     for i in range(rounds + 1):
         for worker in workers:
-            answer = worker.ask(count=count, cold=cold)["seconds"]
+            answer = worker.ask(count=count, cold=cold, **more)["seconds"]
             if i > 0:  # the first turn warms up
                 seconds[worker.name] += answer
     return (

@@ -28,7 +28,7 @@ _MARKS = {
     "slow": "takes more than a few seconds",
     "learning": "trains a network",
     "needs_avx512": "needs a CPU with AVX-512",
-    "needs_peers": "needs torch, run in an environment of its own",
+    "needs_peers": "needs torch (and torchvision), run in an environment of its own",
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import _tools
 import MNN
 import MNN.expr
 import MNN.nn
@@ -22,6 +23,7 @@ class Peer:
         self.version = f"MNN {MNN.version()}"
         self.settings = {"numThread": n_threads, "precision": "high", "backend": "CPU"}
         self.run: Callable[[], Any] = lambda: None
+        self.kept: Any = None
 
     def conv(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> list[Array] | None:
         """Set `run` and return its result; its layer has one group, or a group for each channel."""
@@ -51,6 +53,36 @@ class Peer:
         net.getSessionOutput(session).copyToHostTensor(host)
         self.kept = net, session
         return [np.array(host.getNumpyData()).reshape(grad_y.shape)]
+
+    def network(self, row: dict[str, Any], x: Array, folder: Path) -> list[Array]:
+        """Set `run` and return its results."""
+        file = folder / "network.mnn"
+        # The converter itself: `MNN.tools` would install a package that reports what is converted.
+        _tools.mnnconvert(
+            [
+                "",
+                "-f",
+                "ONNX",
+                "--modelFile",
+                str(folder / "network.onnx"),
+                "--MNNModel",
+                str(file),
+                "--bizCode",
+                "bench",
+            ]
+        )
+        net = MNN.Interpreter(str(file))
+        session = net.createSession(self.settings)
+        net.getSessionInput(session).copyFrom(_tensor(x))
+        self.run = lambda: net.runSession(session)
+        self.run()
+        self.kept = net, session
+        found = []
+        for _, y in sorted(net.getSessionOutputAll(session).items()):
+            host = _tensor(np.empty(y.getShape(), np.float32))
+            y.copyToHostTensor(host)
+            found.append(np.array(host.getNumpyData()).reshape(y.getShape()))
+        return found
 
 
 def _tensor(array: Array) -> Any:

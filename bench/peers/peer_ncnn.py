@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +29,16 @@ class Peer:
         channels = np.zeros((n, 1, 1), np.float32)  # a Mat borrows the array's memory
         self.widest = self._call(probe, ncnn.Mat(channels)).elempack
 
-    def _net(self, layer: str, weights: bytes) -> Any:
+    def _empty_net(self) -> Any:
         net = ncnn.Net()
         net.opt.num_threads = self.n_threads
         net.opt.use_winograd_convolution = net.opt.use_packing_layout = True
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
         net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
+        return net
+
+    def _net(self, layer: str, weights: bytes) -> Any:
+        net = self._empty_net()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "weights.bin"
             file.write_bytes(weights)
@@ -64,3 +69,33 @@ class Peer:
         self.run = run
         self.kept = x
         return [np.stack([np.array(ncnn.convert_packing(y, 1)) for y in run()])]
+
+    def network(self, row: dict[str, Any], x: Array, folder: Path) -> list[Array]:
+        """Set `run` and return its results."""
+        import pnnx
+
+        size = ",".join(map(str, (1, *x.shape[1:])))
+        subprocess.run(
+            [pnnx.EXEC_PATH, "network.pt", f"inputshape=[{size}]", "fp16=0"],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        net = self._empty_net()
+        if net.load_param(str(folder / "network.ncnn.param")) or net.load_model(str(folder / "network.ncnn.bin")):
+            raise ValueError("the converted network cannot be loaded")
+        names = net.output_names()
+        images = [ncnn.Mat(image) for image in x]
+
+        def run() -> list[list[Any]]:
+            found = []
+            for image in images:
+                extractor = net.create_extractor()
+                extractor.input("in0", image)
+                found.append([extractor.extract(name)[1] for name in names])
+            return found
+
+        self.run = run
+        self.kept = x
+        return [np.stack([np.array(y) for y in ys]) for ys in zip(*run(), strict=True)]

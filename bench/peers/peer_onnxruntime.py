@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Peer:
         self.options.intra_op_num_threads = n_threads
         self.options.log_severity_level = 3
         self.run: Callable[[], Any] = lambda: None
+        self.kept: Any = None
 
     def conv(self, pass_: str, layer: dict[str, Any], x: Array, weight: Array, grad_y: Array) -> list[Array] | None:
         """Set `run` and return its result."""
@@ -42,3 +44,18 @@ class Peer:
         self.run()
         self.kept = tensors, y
         return [y]
+
+    def network(self, row: dict[str, Any], x: Array, folder: Path) -> list[Array]:
+        """Set `run` and return its results."""
+        session = onnxruntime.InferenceSession(
+            str(folder / "network.onnx"), self.options, providers=["CPUExecutionProvider"]
+        )
+        ys = session.run(None, {"x0": x})
+        binding = session.io_binding()
+        binding.bind_cpu_input("x0", x)
+        for i, y in enumerate(ys):
+            binding.bind_output(f"y{i}", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+        self.run = lambda: session.run_with_iobinding(binding)
+        self.run()
+        self.kept = [x], ys
+        return list(ys)

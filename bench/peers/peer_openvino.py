@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,16 @@ class Peer:
         model = one_node.memory_op(row, tensors, grad_y.shape) if pass_ == "forward" else None
         return self._load(model, tensors) if model else None
 
-    def _load(self, model: bytes, tensors: list[Array]) -> list[Array]:
-        request = self.core.compile_model(self.core.read_model(model, b""), "CPU", self.settings).create_infer_request()
+    def network(self, row: dict[str, Any], x: Array, folder: Path) -> list[Array]:
+        """Set `run` and return its results."""
+        return self._load(str(folder / "network.onnx"), [x])
+
+    def _load(self, model: bytes | str, tensors: list[Array]) -> list[Array]:
+        read = self.core.read_model(model) if isinstance(model, str) else self.core.read_model(model, b"")
+        request = self.core.compile_model(read, "CPU", self.settings).create_infer_request()
         for i, x in enumerate(tensors):
             request.set_tensor(f"x{i}", openvino.Tensor(x, shared_memory=True))
         self.run = request.infer
         self.run()
         self.kept = tensors
-        return [np.array(request.get_output_tensor().data)]
+        return [np.array(y.data) for y in request.output_tensors]

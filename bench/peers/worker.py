@@ -13,12 +13,14 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import convolution
 import exact
 import memory_ops
 import numpy as np
+import whole
 
 N_SAMPLES = 64
 WAKING_SECONDS, WAKING_CALLS = 0.003, 2
@@ -54,6 +56,28 @@ def prepare(peer: Any, task: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def prepare_whole(peer: Any, library: str, task: dict[str, Any]) -> dict[str, Any]:
+    """Have the peer ready to `run` a network or a training step.
+
+    Returns the file of its outputs, or its losses, and the seconds of one more call; or why it cannot.
+    """
+    row, folder = task["row"], Path(task["folder"])
+    answer: dict[str, Any] = {}
+    try:
+        if task["prepare"] == "network":
+            outputs = peer.network(row, whole.images(row, task["batch"]), folder)
+            np.savez(whole.result_file(task["folder"], library), *outputs)
+        else:
+            answer["losses"] = peer.step(row, whole.batches(row), folder, task["is_eager"])
+    except Exception as error:  # a peer that cannot is left out of the row, with its reason
+        if library in ("striate", "torch"):
+            raise
+        return {"unable": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"}
+    begin = time.perf_counter()
+    peer.run()
+    return answer | {"seconds": time.perf_counter() - begin, "flops": getattr(peer, "flops", None)}
+
+
 def main() -> None:
     library, n_threads = sys.argv[1], int(sys.argv[2])
     answers = os.fdopen(os.dup(1), "w")  # what a library prints does not get between them
@@ -69,7 +93,9 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         answer: dict[str, Any] = {}
-        if "prepare" in task:
+        if task.get("prepare") in ("network", "step"):
+            answer = prepare_whole(peer, library, task)
+        elif "prepare" in task:
             answer = prepare(peer, task)
         elif "machine" in task:
             answer = peer.machine()
@@ -78,11 +104,10 @@ def main() -> None:
         elif "streams" in task:
             answer = peer.streams(task["streams"])
         else:
-            wake = (
-                time.perf_counter() + WAKING_SECONDS
-            )  # the process was stopped: its threads wake up, its data come back
+            # The process was stopped: its threads wake up, its data come back.
+            wake = time.perf_counter() + (WAKING_SECONDS if task.get("waking", WAKING_CALLS) else 0)
             n_waking = 0
-            while time.perf_counter() < wake or n_waking < WAKING_CALLS:
+            while time.perf_counter() < wake or n_waking < task.get("waking", WAKING_CALLS):
                 peer.run()
                 n_waking += 1
             answer["seconds"] = []

@@ -7,6 +7,18 @@ namespace striate {
 
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
+  m.def("save_graph", &save_graph, py::arg("graph"), py::arg("path"), py::arg("metadata"), NoGil());
+  m.def(
+      "load_graph",
+      [](const std::string& path) {
+        GraphFile file;
+        {
+          const py::gil_scoped_release released;
+          file = load_graph(path);
+        }
+        return py::make_tuple(py::cast(std::move(file.graph)), py::cast(file.metadata));
+      },
+      py::arg("path"));
   m.def("has_call", &has_call, py::arg("op"));
   py::class_<Program>(m, "Program", "A graph that is ready to run.")
       .def(py::init<Graph, std::vector<Array>>(), py::arg("graph"), py::arg("watched") = std::vector<Array>(), NoGil())
@@ -25,6 +37,12 @@ void bind_program(py::module_& m) {
             return out;
           },
           py::arg("inputs"), py::arg("scalars"))
+      .def(
+          "profile",
+          [](const Program& self, const std::vector<Array>& inputs, const std::vector<Array>& scalars) {
+            return self.profile(inputs, scalars);
+          },
+          py::arg("inputs"), py::arg("scalars"), NoGil())
       .def_property_readonly("is_stale", &Program::is_stale)
       .def_property_readonly("graph", &Program::graph, py::return_value_policy::reference_internal)
       .def("memory",

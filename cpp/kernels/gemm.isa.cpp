@@ -84,6 +84,16 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       }
     }
   }
+  if (epilogue.adds) {
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const T* const from = y[m] + column + epilogue.addend;
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] += v < NV - 1 || left == W ? load(from + v * W) : load_partial(from + v * W, left);
+      }
+    }
+  }
   if (epilogue.clamps) {
     const Vec<T> lo = broadcast(epilogue.lo);
     const Vec<T> hi = broadcast(epilogue.hi);

@@ -73,21 +73,42 @@ void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T
   }
 }
 
-template <class T>
-void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* __restrict mean,
-           const T* __restrict scale, const T* __restrict bias, T* y, std::ptrdiff_t y_stride) {
+template <class T, bool kAdds, bool kHasRelu>
+void apply_rows(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* __restrict mean,
+                const T* __restrict scale, const T* __restrict bias, const T* z, std::ptrdiff_t z_stride, T* y,
+                std::ptrdiff_t y_stride) {
   for (std::ptrdiff_t r = 0; r < n; ++r) {
     const T* __restrict const in = x + r * x_stride;
+    const T* __restrict const addend = kAdds ? z + r * z_stride : nullptr;
     T* __restrict const out = y + r * y_stride;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      out[c] = madd(in[c] - mean[c], scale[c], bias[c]);
+      T value = madd(in[c] - mean[c], scale[c], bias[c]);
+      if constexpr (kAdds) {
+        value += addend[c];
+      }
+      out[c] = kHasRelu && value < T(0) ? T(0) : value;
     }
   }
 }
 
 template <class T>
-void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
-          std::ptrdiff_t channels, const T* __restrict mean, T* __restrict sum_g, T* __restrict sum_gx) {
+void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean, const T* scale,
+           const T* bias, const T* z, std::ptrdiff_t z_stride, bool has_relu, T* y, std::ptrdiff_t y_stride) {
+  const auto run = z != nullptr ? (has_relu ? apply_rows<T, true, true> : apply_rows<T, true, false>)
+                                : (has_relu ? apply_rows<T, false, true> : apply_rows<T, false, false>);
+  run(x, x_stride, n, channels, mean, scale, bias, z, z_stride, y, y_stride);
+}
+
+// A gradient before the ReLU of madd(d, scale, bias).
+template <class T, bool kHasRelu>
+STRIATE_INLINE T passed(T g, T d, T scale, T bias) {
+  return kHasRelu && madd(d, scale, bias) <= T(0) ? T(0) : g;
+}
+
+template <class T, bool kHasRelu>
+void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+               std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict scale, const T* __restrict bias,
+               T* __restrict sum_g, T* __restrict sum_gx) {
   std::ptrdiff_t r = 0;
   for (; r + 4 <= n; r += 4) {
     const T* const g0 = g + r * g_stride;
@@ -99,9 +120,19 @@ void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stri
     const T* const x2 = x1 + x_stride;
     const T* const x3 = x2 + x_stride;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      sum_g[c] += (g0[c] + g1[c]) + (g2[c] + g3[c]);
-      const T first = madd(g0[c], x0[c] - mean[c], g1[c] * (x1[c] - mean[c]));
-      const T last = madd(g2[c], x2[c] - mean[c], g3[c] * (x3[c] - mean[c]));
+      const T s = kHasRelu ? scale[c] : T(0);
+      const T b = kHasRelu ? bias[c] : T(0);
+      const T d0 = x0[c] - mean[c];
+      const T d1 = x1[c] - mean[c];
+      const T d2 = x2[c] - mean[c];
+      const T d3 = x3[c] - mean[c];
+      const T v0 = passed<T, kHasRelu>(g0[c], d0, s, b);
+      const T v1 = passed<T, kHasRelu>(g1[c], d1, s, b);
+      const T v2 = passed<T, kHasRelu>(g2[c], d2, s, b);
+      const T v3 = passed<T, kHasRelu>(g3[c], d3, s, b);
+      sum_g[c] += (v0 + v1) + (v2 + v3);
+      const T first = madd(v0, d0, v1 * d1);
+      const T last = madd(v2, d2, v3 * d3);
       sum_gx[c] += first + last;
     }
   }
@@ -109,24 +140,44 @@ void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stri
     const T* const g0 = g + r * g_stride;
     const T* const x0 = x + r * x_stride;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      sum_g[c] += g0[c];
-      sum_gx[c] = madd(g0[c], x0[c] - mean[c], sum_gx[c]);
+      const T d = x0[c] - mean[c];
+      const T v = passed<T, kHasRelu>(g0[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0));
+      sum_g[c] += v;
+      sum_gx[c] = madd(v, d, sum_gx[c]);
+    }
+  }
+}
+
+template <class T>
+void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T* sum_g, T* sum_gx) {
+  (scale != nullptr ? sums_rows<T, true> : sums_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias,
+                                                                sum_g, sum_gx);
+}
+
+template <class T, bool kHasRelu>
+void grad_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+               std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict scale, const T* __restrict bias,
+               const T* __restrict a, const T* __restrict b, const T* __restrict k, T* grad_x,
+               std::ptrdiff_t grad_x_stride) {
+  for (std::ptrdiff_t r = 0; r < n; ++r) {
+    const T* __restrict const g_row = g + r * g_stride;
+    const T* __restrict const x_row = x + r * x_stride;
+    T* __restrict const out = grad_x + r * grad_x_stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T d = x_row[c] - mean[c];
+      const T v = passed<T, kHasRelu>(g_row[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0));
+      out[c] = madd(a[c], v, madd(b[c], d, k[c]));
     }
   }
 }
 
 template <class T>
 void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
-          std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict a, const T* __restrict b,
-          const T* __restrict k, T* grad_x, std::ptrdiff_t grad_x_stride) {
-  for (std::ptrdiff_t r = 0; r < n; ++r) {
-    const T* __restrict const g_row = g + r * g_stride;
-    const T* __restrict const x_row = x + r * x_stride;
-    T* __restrict const out = grad_x + r * grad_x_stride;
-    for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      out[c] = madd(a[c], g_row[c], madd(b[c], x_row[c] - mean[c], k[c]));
-    }
-  }
+          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, const T* a, const T* b, const T* k,
+          T* grad_x, std::ptrdiff_t grad_x_stride) {
+  (scale != nullptr ? grad_rows<T, true> : grad_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias, a,
+                                                                b, k, grad_x, grad_x_stride);
 }
 
 template <class T>

@@ -19,7 +19,7 @@ namespace striate {
 inline constexpr int kMaxTileRows = 16;
 inline constexpr int kMaxTileVectors = 4;
 
-// What happens to an accumulator before it is stored: y = clamp(acc + bias, lo, hi).
+// What happens to an accumulator before it is stored: y = clamp(acc + bias + addend, lo, hi).
 template <class T>
 struct Epilogue {
   const T* bias;  // [n_cols], or null
@@ -27,6 +27,8 @@ struct Epilogue {
   bool streams;  // store past the caches: every y[m] + column is aligned to 64 bytes and n_cols is a multiple of the width
   T lo;
   T hi;
+  bool adds = false;
+  std::ptrdiff_t addend = 0;  // elements from a place of y to the value that is added there
 };
 
 // y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null

@@ -35,13 +35,15 @@ struct WinogradTarget {
   const float* bias;  // [channels], or null
   bool clamps;
   float lo, hi;
+  bool adds = false;
+  std::ptrdiff_t addend = 0;  // values from a place of y to the value that is added there, before the clamp
 };
 
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
 
 struct WinogradKernels {
   WinogradTransform input[kWinogradForms];        // V = Bᵀ d B       n×n → n×n
-  WinogradTransform output[kWinogradForms];       // y = Aᵀ M A       n×n → m×m, then + bias and clamp
+  WinogradTransform output[kWinogradForms];       // y = Aᵀ M A       n×n → m×m, then + bias + addend and clamp
   WinogradTransform filter[kWinogradForms];       // U = G g Gᵀ       r×r → n×n
   WinogradTransform grad_output[kWinogradForms];  // Z = A grad_y Aᵀ  m×m → n×n
   WinogradTransform grad_filter[kWinogradForms];  // Gᵀ U G           n×n → r×r

@@ -262,6 +262,10 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
       V value = out[i];
       if constexpr (F::kFinishes) {
         value += bias;
+        if (to.adds) {
+          const float* const addend = column + i * to.stride_h + to.addend;
+          value += kWhole ? load(addend) : load_partial(addend, left);
+        }
         if (to.clamps) {
           value = at_most<float>(at_least<float>(value, broadcast(to.lo)), broadcast(to.hi));
         }

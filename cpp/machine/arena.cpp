@@ -34,27 +34,39 @@ bool ArenaTrace::release(void* data, std::ptrdiff_t) noexcept {
   return false;
 }
 
-// Largest first, each at the lowest place that is free over its lifetime (the greedy-by-size heuristic of Pisarchyk & Lee
-// 2020, arXiv:2001.03288, algorithm 3).
 ArenaPlan ArenaTrace::plan() const {
-  ArenaPlan plan;
-  std::vector<std::ptrdiff_t> alive(static_cast<std::size_t>(n_events_) + 1, 0);  // bytes that an event adds or frees
+  const auto life = [](const Request& r) { return static_cast<double>(r.end - r.begin); };
+  // Two orders, of which either may win: by size, and by size times lifetime.
+  ArenaPlan by_size = pack([](const Request& r) { return static_cast<double>(r.bytes); });
+  ArenaPlan by_area = pack([&](const Request& r) { return static_cast<double>(r.bytes) * life(r); });
+  ArenaPlan plan = by_area.bytes < by_size.bytes ? std::move(by_area) : std::move(by_size);
+  std::vector<std::ptrdiff_t> change(static_cast<std::size_t>(n_events_) + 1, 0);  // bytes that an event adds or frees
   for (const Request& request : requests_) {
-    plan.places.push_back({request.bytes, ArenaPlan::kOutside});
     if (request.end > 0) {
-      alive[static_cast<std::size_t>(request.begin)] += aligned(request.bytes);
-      alive[static_cast<std::size_t>(request.end)] -= aligned(request.bytes);
+      change[static_cast<std::size_t>(request.begin)] += aligned(request.bytes);
+      change[static_cast<std::size_t>(request.end)] -= aligned(request.bytes);
     }
   }
-  std::ptrdiff_t now = 0;
-  for (const std::ptrdiff_t change : alive) {
-    now += change;
-    plan.least_bytes = std::max(plan.least_bytes, now);
+  std::ptrdiff_t alive = 0;
+  for (const std::ptrdiff_t bytes : change) {
+    alive += bytes;
+    plan.least_bytes = std::max(plan.least_bytes, alive);
+  }
+  return plan;
+}
+
+// Heaviest first, each at the tightest gap that is free over its lifetime (greedy, after Pisarchyk & Lee 2020,
+// arXiv:2001.03288, algorithm 3).
+template <class Weight>
+ArenaPlan ArenaTrace::pack(Weight&& weight) const {
+  ArenaPlan plan;
+  for (const Request& request : requests_) {
+    plan.places.push_back({request.bytes, ArenaPlan::kOutside});
   }
   std::vector<std::size_t> order(requests_.size());
   std::iota(order.begin(), order.end(), std::size_t{0});
   std::stable_sort(order.begin(), order.end(),
-                   [&](std::size_t a, std::size_t b) { return requests_[a].bytes > requests_[b].bytes; });
+                   [&](std::size_t a, std::size_t b) { return weight(requests_[a]) > weight(requests_[b]); });
   std::vector<std::size_t> placed;  // by offset
   for (const std::size_t i : order) {
     const Request& request = requests_[i];

@@ -42,6 +42,9 @@ class ArenaTrace final : public Requests {
     std::ptrdiff_t begin;  // events are numbered
     std::ptrdiff_t end;    // 0: not released
   };
+  template <class Weight>
+  [[nodiscard]] ArenaPlan pack(Weight&& weight) const;
+
   Requests* before_;
   std::vector<Request> requests_;
   std::ptrdiff_t n_events_ = 0;

@@ -38,7 +38,8 @@ T inverse_deviation(T var, double eps) {
 
 // y from statistics held in plain memory.
 template <class T>
-Array normalise(const PixelRows& x, const T* mean, const Array& var, const Array* weight, const Array* bias, double eps) {
+Array normalise(const char* op, const PixelRows& x, const T* mean, const Array& var, const Array* weight, const Array* bias,
+                double eps, const NormTail& tail) {
   const Buffer<T> scale(x.channels);
   const Buffer<T> shift(x.channels);
   for (std::ptrdiff_t c = 0; c < x.channels; ++c) {
@@ -46,13 +47,22 @@ Array normalise(const PixelRows& x, const T* mean, const Array& var, const Array
     shift[c] = at(bias, c, T(0));
   }
   const Array y = Array::empty(x.array.dtype(), x.array.shape(), Layout::channels_last);
-  apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false));
+  PixelRows addend;
+  if (tail.add != nullptr) {
+    check(tail.add->shape() == y.shape() && tail.add->dtype() == y.dtype(), op, ": expected an addend of shape ",
+          to_string(y.shape()), " and dtype ", dtype_name(y.dtype()), ", got ", to_string(tail.add->shape()), " of ",
+          dtype_name(tail.add->dtype()), "; broadcast or convert it first");
+    addend = pixel_rows(*tail.add, false);
+  }
+  apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false), tail.add == nullptr ? nullptr : &addend,
+                 tail.has_relu);
   return y;
 }
 
 }  // namespace
 
-BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps) {
+BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps,
+                                const NormTail& tail) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
@@ -67,12 +77,12 @@ BatchNormed batch_norm_training(const char* op, const Array& x, const Array* wei
     for (std::ptrdiff_t c = 0; c < rows.channels && rows.n_rows > 0; ++c) {
       var.data<T>()[c] /= static_cast<T>(rows.n_rows);
     }
-    return BatchNormed{normalise(rows, mean.data<T>(), var, weight, bias, eps), mean, var};
+    return BatchNormed{normalise(op, rows, mean.data<T>(), var, weight, bias, eps, tail), mean, var};
   });
 }
 
 Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
-                      const Array* bias, double eps) {
+                      const Array* bias, double eps, const NormTail& tail) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
@@ -84,7 +94,7 @@ Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const A
     for (std::ptrdiff_t c = 0; c < x.shape(1); ++c) {
       means[c] = at(&mean, c, T(0));
     }
-    return normalise(pixel_rows(x, false), means.data(), var, weight, bias, eps);
+    return normalise(op, pixel_rows(x, false), means.data(), var, weight, bias, eps, tail);
   });
 }
 
@@ -92,7 +102,7 @@ Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const A
 //   grad_bias = Σg, grad_weight = invstd·Σgx,
 //   grad_x = a·g in eval; a·(g − Σg/n − (x − mean)·invstd²·Σgx/n) in training.
 NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight, const Array& mean,
-                              const Array& var, double eps, bool is_training) {
+                              const Array& var, double eps, bool is_training, bool has_relu, const Array* bias) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
@@ -102,6 +112,7 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
     check_channels(op, "weight", weight, x);
     check_channels(op, "mean", &mean, x);
     check_channels(op, "var", &var, x);
+    check_channels(op, "bias", bias, x);
     const PixelRows rows = pixel_rows(x, false);
     const PixelRows grad_rows = pixel_rows(grad_y, false);
     const std::ptrdiff_t channels = rows.channels;
@@ -110,14 +121,19 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
     const Array grad_x = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
     const Buffer<T> means(channels);
     const Buffer<T> sum_gx(channels);
-    const Buffer<T> coefficients(3 * channels);
+    const Buffer<T> coefficients(5 * channels);
     T* const a = coefficients.data();
     T* const b = a + channels;
     T* const k = b + channels;
+    T* const scale = k + channels;
+    T* const shift = scale + channels;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
       means[c] = at(&mean, c, T(0));
+      scale[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
+      shift[c] = at(bias, c, T(0));
     }
-    channel_sums(grad_rows, rows, means.data(), grad_bias.data<T>(), sum_gx.data());
+    const ReluMask<T> mask{.scale = has_relu ? scale : nullptr, .bias = has_relu ? shift : nullptr};
+    channel_sums(grad_rows, rows, means.data(), grad_bias.data<T>(), sum_gx.data(), mask);
     const T n = static_cast<T>(rows.n_rows);
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
       const T invstd = inverse_deviation(at(&var, c, T(1)), eps);
@@ -126,8 +142,8 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
       b[c] = is_training ? -a[c] * invstd * invstd * (sum_gx[c] / n) : T(0);
       k[c] = is_training ? -a[c] * (grad_bias.data<T>()[c] / n) : T(0);
     }
-    if (is_training) {
-      grad_channels(grad_rows, rows, means.data(), a, b, k, pixel_rows(grad_x, false));
+    if (is_training || has_relu) {
+      grad_channels(grad_rows, rows, means.data(), a, b, k, pixel_rows(grad_x, false), mask);
     } else {
       apply_channels(grad_rows, b, a, k, pixel_rows(grad_x, false));
     }

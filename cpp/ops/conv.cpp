@@ -8,6 +8,8 @@
 #include "ops/conv2d_choose.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/indirect.hpp"
+#include "ops/kept.hpp"
+#include "ops/map.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 #include "striate/machine.hpp"
@@ -227,31 +229,6 @@ Reading<T> read_input(const Array& x, const Geometry& geometry, bool is_folded) 
   return reading;
 }
 
-// A key for what is packed from a weight: which pass and parameters, for which kernels.
-template <class... Parts>
-std::uint64_t derived_key(const Parts&... parts) {
-  std::uint64_t hash = 1469598103934665603ULL;
-  ((hash = (hash ^ static_cast<std::uint64_t>(parts)) * 1099511628211ULL), ...);
-  return hash;
-}
-
-template <class T>
-using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;
-
-// Returns what `make` builds, kept with the weight's storage until that changes.
-template <class T, class Make>
-std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
-  key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
-  if (auto found = weight.storage().derived(key)) {
-    return std::static_pointer_cast<const PackedList<T>>(found);
-  }
-  const KeptMemory kept;
-  const std::uint64_t version = weight.storage().version();
-  auto made = std::make_shared<const PackedList<T>>(make());
-  weight.storage().set_derived(key, version, made);
-  return made;
-}
-
 WinogradImages winograd_images(const Array& x) {
   return {.data = x.data<float>(),
           .stride_n = x.stride(0),
@@ -272,7 +249,7 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
+    const auto packed = kept<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
       return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
@@ -294,7 +271,7 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
-  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
+  const auto packed = kept<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
     std::vector<std::ptrdiff_t> offsets;
     for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
       offsets.push_back(t * reading.k);
@@ -388,7 +365,7 @@ bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x
   for (const WindowAxis& axis : window.axis) {
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
-  const auto packed = cached<T>(weight, key, [&] {
+  const auto packed = kept<T>(weight, key, [&] {
     const Position weight_stride = spatial_strides(weight);
     const Buffer<T> filters(block.n_taps() * geometry.o * columns);
     std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
@@ -518,7 +495,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     phases.push_back(std::move(found));
   }
   const std::ptrdiff_t ld = weight.stride(0);
-  const auto packed = cached<T>(weight, key, [&] {
+  const auto packed = kept<T>(weight, key, [&] {
     PackedList<T> list;
     for (const Phase& phase : phases) {
       for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
@@ -638,12 +615,47 @@ bool goes_by_groups(ConvPass pass, const Geometry& geometry, const Extents& x_sh
          choose_winograd(pass, shape_of(geometry, x_shape.rank(), dtype)) < 0;
 }
 
+// Whether a clamp follows the sums at once, with no addend between.
+bool clamps_sums(const Fused& fused) { return fused.clamps && (fused.add == nullptr || fused.adds_last); }
+
 // What follows the sums; `bias` is the dense copy of fused.bias that keeps the pointer alive.
-GemmTail make_tail(const Fused& fused, const Array& bias) {
+GemmTail make_tail(const Fused& fused, const Array& bias, bool clamps) {
   return {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
-          .clamps = fused.clamps,
+          .clamps = clamps,
           .lo = fused.lo,
           .hi = fused.hi};
+}
+
+// Where a result goes: fused.into where the kernels can write there, else new memory.
+Array make_result(const char* op, DType dtype, const Extents& shape, const Fused& fused, bool takes_strides) {
+  if (fused.into == nullptr) {
+    return Array::empty(dtype, shape, Layout::channels_last);
+  }
+  check(fused.into->shape() == shape && fused.into->dtype() == dtype, op, ": expected memory of shape ", to_string(shape),
+        " for the result, got ", to_string(fused.into->shape()), "; it must match");
+  return takes_strides && fused.add == nullptr && fused.into->has_unit_channels()
+             ? *fused.into
+             : Array::empty(dtype, shape, Layout::channels_last);
+}
+
+// The result as the caller wants it: copied to fused.into unless it was computed there.
+Array delivered(const Array& y, const Fused& fused) {
+  if (fused.into == nullptr || y.bytes() == fused.into->bytes()) {
+    return y;
+  }
+  copy_into(*fused.into, y);
+  return *fused.into;
+}
+
+// fused.add as y lies in memory.
+Array dense_addend(const char* op, const Fused& fused, const Array& y) {
+  if (fused.add == nullptr) {
+    return {};
+  }
+  check_same_dtype(op, y, *fused.add);
+  check(fused.add->shape() == y.shape(), op, ": expected an addend of the result's shape ", to_string(y.shape()), ", got ",
+        to_string(fused.add->shape()), "; broadcast it first");
+  return relayout(*fused.add, Layout::channels_last);
 }
 
 Array dense_bias(const Fused& fused) {
@@ -660,17 +672,27 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
   if (goes_by_groups(ConvPass::forward, geometry, x.shape(), weight.shape(), x.dtype())) {
-    return depthwise_conv(op, x, weight, fused, params);
+    Fused first = fused;
+    first.clamps = clamps_sums(fused);
+    const Array y = depthwise_conv(op, x, weight, first, params);
+    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
+    return delivered(y, fused);
   }
-  const Array y =
-      Array::empty(x.dtype(), output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank()),
-                   Layout::channels_last);
+  const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank());
+  const Array y = make_result(op, x.dtype(), y_shape, fused, true);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry,
-                                folds(geometry));
+    const Array addend = dense_addend(op, fused, y);
+    const Finish finish(fused, y, addend, true);
+    GemmTail tail = make_tail(fused, bias, fused.clamps);
+    tail.finish = finish.is_empty() ? nullptr : &finish;
+    if (fused.add != nullptr && !fused.adds_last) {
+      tail.adds = true;
+      tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
+    }
+    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, tail, geometry, folds(geometry));
   });
-  return y;
+  return delivered(y, fused);
 }
 
 std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,
@@ -764,14 +786,19 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_transposed_geometry(op, x.shape(), weight.shape(), params, output_padding);
   check_bias(op, fused.bias, x, geometry.c * geometry.groups);
-  const Array y = Array::empty(
-      x.dtype(), output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank()),
-      Layout::channels_last);
+  const Extents y_shape = output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank());
+  // What follows goes over the whole result, and blocks of positions are copied line by line.
+  const bool takes_strides = fused.map < 0 && dispatch_float(op, x.dtype(), [&](auto zero) {
+                               return choose_block<decltype(zero)>(geometry).n_positions() == 0;
+                             });
+  const Array y = make_result(op, x.dtype(), y_shape, fused, takes_strides);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias), geometry);
+    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias, clamps_sums(fused)),
+                                   geometry);
+    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
   });
-  return y;
+  return delivered(y, fused);
 }
 
 Array conv_transpose_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,

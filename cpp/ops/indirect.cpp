@@ -285,7 +285,8 @@ template <class T>
 bool streams(const Gemm<T>& gemm) {
   constexpr std::ptrdiff_t line = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
   const Scatter<T>& y = gemm.y;
-  return gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > cache_sizes().l2_bytes &&
+  return gemm.tail.finish == nullptr &&
+         gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > cache_sizes().l2_bytes &&
          reinterpret_cast<std::uintptr_t>(y.y) % kAlignment == 0 && y.stride_n % line == 0 && y.stride[0] % line == 0 &&
          y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
 }
@@ -303,7 +304,9 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
                        .clamps = gemm.tail.clamps,
                        .streams = streams(gemm),
                        .lo = static_cast<T>(gemm.tail.lo),
-                       .hi = static_cast<T>(gemm.tail.hi)};
+                       .hi = static_cast<T>(gemm.tail.hi),
+                       .adds = gemm.tail.adds,
+                       .addend = gemm.tail.addend};
   // Tiles of nearly equal height: a short last tile would waste the registers.
   const std::ptrdiff_t height = n_rows / n_tiles;
   const std::ptrdiff_t n_higher = n_rows % n_tiles;
@@ -342,6 +345,24 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
         kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
                                                 panel, tile.y, column, n_cols, epilogue);
       }
+    }
+    if (gemm.tail.finish != nullptr) {
+      const std::ptrdiff_t column = task.panel_begin * b.panel;
+      const std::ptrdiff_t n_cols = std::min(b.columns, task.panel_end * b.panel) - column;
+      T* begin = nullptr;  // of neighbouring rows
+      std::ptrdiff_t length = 0;
+      for (std::ptrdiff_t t = 0; t < n_group; ++t) {
+        for (int m = 0; m < tiles[t].rows; ++m) {
+          T* const row = tiles[t].y[m] + column;
+          if (row != begin + length) {
+            gemm.tail.finish->run(begin, length);
+            begin = row;
+            length = 0;
+          }
+          length += n_cols;
+        }
+      }
+      gemm.tail.finish->run(begin, length);
     }
   }
 }

@@ -11,6 +11,7 @@
 
 #include "kernels/table.hpp"
 #include "machine/memory.hpp"
+#include "ops/finish.hpp"
 #include "striate/window.hpp"
 
 namespace striate {
@@ -74,6 +75,9 @@ struct GemmTail {
   bool clamps = false;
   double lo = 0;
   double hi = 0;
+  bool adds = false;               // before the clamp
+  std::ptrdiff_t addend = 0;       // elements from a place of the result to the value that is added there
+  const Finish* finish = nullptr;  // runs on every row of the result that is done, or null
 };
 
 // One product: y[row][columns] = tail(Σ_t Σ_k a[row][t][k] · b[t][k][columns]).

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ops/indirect.hpp"
+#include "ops/kept.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -30,9 +31,11 @@ Gather<T> rows_of(const Matrix<T>& a) {
 }
 
 // y (M, N) row-major = a (M, K) · b (K, N).
+//
+// `weight`, where given, is the array that b[0] lies in, which may keep b packed.
 template <class T>
 void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, const std::vector<T*>& y,
-              const GemmTail& tail) {
+              const GemmTail& tail, const Array* weight = nullptr) {
   const bool rows_are_dense = a[0].column_stride == 1 || a[0].columns == 1;
   const bool lanes_are_dense = b[0].column_stride == 1 || b[0].columns == 1;
   const bool has_tail = tail.bias != nullptr || tail.clamps;
@@ -58,13 +61,24 @@ void multiply(const std::vector<Matrix<T>>& a, const std::vector<Matrix<T>>& b, 
     outer_product(std::move(products));
     return;
   }
+  const auto pack_one = [&](const Matrix<T>& m) {
+    return pack<T>(m.data, {0}, m.rows, m.row_stride, m.columns, m.column_stride);
+  };
   std::vector<Gemm<T>> products;
   for (std::size_t i = 0; i < a.size(); ++i) {
+    if (weight != nullptr) {
+      constexpr std::uint64_t kLinear = 300;
+      const std::uint64_t key = derived_key(kLinear, b[i].rows, b[i].columns, b[i].row_stride, b[i].column_stride);
+      const auto packed = kept<T>(*weight, key, [&] { return PackedList<T>{pack_one(b[i])}; });
+      products.push_back({.a = rows_of(a[i]),
+                          .b = (*packed)[0],
+                          .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}},
+                          .tail = tail});
+      continue;
+    }
     const bool is_shared = i > 0 && b[i].data == b[0].data;
     products.push_back({.a = rows_of(a[i]),
-                        .b = is_shared
-                                 ? products[0].b
-                                 : pack<T>(b[i].data, {0}, b[i].rows, b[i].row_stride, b[i].columns, b[i].column_stride),
+                        .b = is_shared ? products[0].b : pack_one(b[i]),
                         .y = {.y = y[i], .stride_n = 0, .stride = {0, 0, b[i].columns}},
                         .tail = tail});
   }
@@ -128,8 +142,10 @@ Array linear(const Array& x, const Array& weight, const Fused& fused) {
                 {.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
                  .clamps = fused.clamps,
                  .lo = fused.lo,
-                 .hi = fused.hi});
+                 .hi = fused.hi},
+                &weight);
   });
+  Finish(fused, y, {}, false).run(y);
   return y;
 }
 

@@ -43,9 +43,10 @@ template <class T>
 class Repeated {
  public:
   Repeated(const T* values, const PixelRows& x, const Fold& fold)
-      : buffer_(fold.copies > 1 ? x.n_segments * fold.width : 0), data_(fold.copies > 1 ? buffer_.data() : values) {
+      : buffer_(fold.copies > 1 && values != nullptr ? x.n_segments * fold.width : 0),
+        data_(fold.copies > 1 && values != nullptr ? buffer_.data() : values) {
     T* out = buffer_.data();
-    for (std::ptrdiff_t segment = 0; segment < x.n_segments && fold.copies > 1; ++segment) {
+    for (std::ptrdiff_t segment = 0; segment < x.n_segments && data_ != values; ++segment) {
       for (std::ptrdiff_t copy = 0; copy < fold.copies; ++copy) {
         out = std::copy_n(values + segment * x.channels, x.channels, out);
       }
@@ -168,12 +169,14 @@ void channel_moments(const PixelRows& x, T* mean, T* m2) {
 }
 
 template <class T>
-void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx) {
+void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx, const ReluMask<T>& mask) {
   const Fold fold(x, is_dense(x) && is_dense(g));
   const NormKernels<T>& kernel = kernels().norm<T>();
   const std::ptrdiff_t width = fold.width;
   const std::ptrdiff_t n_partial = fold.tiles.n_parts;
   const Repeated<T> means(mean, x, fold);
+  const Repeated<T> scales(mask.scale, x, fold);
+  const Repeated<T> biases(mask.bias, x, fold);
   const Buffer<T> partial(x.n_segments * n_partial * 2 * width);  // [segment][tile][sum_g, sum_gx][width]
   parallel_for(x.n_segments * n_partial, [&](std::ptrdiff_t task) {
     const std::ptrdiff_t segment = task / n_partial;
@@ -182,7 +185,8 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
     std::fill_n(total, 2 * width, T(0));
     kernel.sums(g.array.data<T>() + segment * g.segment_stride() + first * g.stride * fold.copies, g.stride * fold.copies,
                 x.array.data<T>() + segment * x.segment_stride() + first * x.stride * fold.copies, x.stride * fold.copies,
-                fold.tiles.end(task % n_partial) - first, width, means.data() + segment * width, total, total + width);
+                fold.tiles.end(task % n_partial) - first, width, means.data() + segment * width, scales.data(),
+                biases.data(), total, total + width);
   });
   parallel_for(x.n_segments, [&](std::ptrdiff_t segment) {
     T* const parts = partial.data() + segment * n_partial * 2 * width;
@@ -203,14 +207,15 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
       const std::ptrdiff_t n_before = fold.n_rows * fold.copies;
       kernel.sums(g.array.data<T>() + segment * g.segment_stride() + n_before * g.stride, g.stride,
                   x.array.data<T>() + segment * x.segment_stride() + n_before * x.stride, x.stride, fold.tail_rows,
-                  x.channels, mean + segment * x.channels, to_g, to_gx);
+                  x.channels, mean + segment * x.channels, mask.scale, mask.bias, to_g, to_gx);
     }
   });
 }
 
 template <class T>
-void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y) {
-  const Fold fold(x, is_dense(x) && is_dense(y));
+void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y, const PixelRows* z,
+                    bool has_relu) {
+  const Fold fold(x, is_dense(x) && is_dense(y) && (z == nullptr || is_dense(*z)));
   const NormKernels<T>& kernel = kernels().norm<T>();
   const Repeated<T> means(mean, x, fold);
   const Repeated<T> scales(scale, x, fold);
@@ -221,16 +226,20 @@ void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* 
     const std::ptrdiff_t pixel = first * fold.copies;
     kernel.apply(x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
                  x.channels * pixels, means.data() + at, scales.data() + at, biases.data() + at,
+                 z == nullptr ? nullptr : z->array.template data<T>() + segment * z->segment_stride() + pixel * z->stride,
+                 z == nullptr ? 0 : z->stride * pixels, has_relu,
                  y.array.data<T>() + segment * y.segment_stride() + pixel * y.stride, y.stride * pixels);
   });
 }
 
 template <class T>
 void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const T* a, const T* b, const T* k,
-                   const PixelRows& grad_x) {
+                   const PixelRows& grad_x, const ReluMask<T>& mask) {
   const Fold fold(x, is_dense(x) && is_dense(g) && is_dense(grad_x));
   const NormKernels<T>& kernel = kernels().norm<T>();
   const Repeated<T> means(mean, x, fold);
+  const Repeated<T> scales(mask.scale, x, fold);
+  const Repeated<T> biases(mask.bias, x, fold);
   const Repeated<T> as(a, x, fold);
   const Repeated<T> bs(b, x, fold);
   const Repeated<T> ks(k, x, fold);
@@ -240,20 +249,23 @@ void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const 
     const std::ptrdiff_t pixel = first * fold.copies;
     kernel.grad(g.array.data<T>() + segment * g.segment_stride() + pixel * g.stride, g.stride * pixels,
                 x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
-                x.channels * pixels, means.data() + at, as.data() + at, bs.data() + at, ks.data() + at,
-                grad_x.array.data<T>() + segment * grad_x.segment_stride() + pixel * grad_x.stride, grad_x.stride * pixels);
+                x.channels * pixels, means.data() + at, scales.data(), biases.data(), as.data() + at, bs.data() + at,
+                ks.data() + at, grad_x.array.data<T>() + segment * grad_x.segment_stride() + pixel * grad_x.stride,
+                grad_x.stride * pixels);
   });
 }
 
 template void channel_moments(const PixelRows&, float*, float*);
 template void channel_moments(const PixelRows&, double*, double*);
-template void channel_sums(const PixelRows&, const PixelRows&, const float*, float*, float*);
-template void channel_sums(const PixelRows&, const PixelRows&, const double*, double*, double*);
-template void apply_channels(const PixelRows&, const float*, const float*, const float*, const PixelRows&);
-template void apply_channels(const PixelRows&, const double*, const double*, const double*, const PixelRows&);
+template void channel_sums(const PixelRows&, const PixelRows&, const float*, float*, float*, const ReluMask<float>&);
+template void channel_sums(const PixelRows&, const PixelRows&, const double*, double*, double*, const ReluMask<double>&);
+template void apply_channels(const PixelRows&, const float*, const float*, const float*, const PixelRows&, const PixelRows*,
+                             bool);
+template void apply_channels(const PixelRows&, const double*, const double*, const double*, const PixelRows&,
+                             const PixelRows*, bool);
 template void grad_channels(const PixelRows&, const PixelRows&, const float*, const float*, const float*, const float*,
-                            const PixelRows&);
+                            const PixelRows&, const ReluMask<float>&);
 template void grad_channels(const PixelRows&, const PixelRows&, const double*, const double*, const double*, const double*,
-                            const PixelRows&);
+                            const PixelRows&, const ReluMask<double>&);
 
 }  // namespace striate

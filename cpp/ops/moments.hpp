@@ -24,17 +24,25 @@ struct PixelRows {
 template <class T>
 void channel_moments(const PixelRows& x, T* mean, T* m2);
 
+// A ReLU behind (x − mean)·scale + bias: gradients do not pass where that is not positive. Both [channels], of one segment.
+template <class T>
+struct ReluMask {
+  const T* scale = nullptr;  // null: there is no ReLU
+  const T* bias = nullptr;
+};
+
 // sum_g = Σ g and sum_gx = Σ g·(x − mean), all [n_segments][channels].
 template <class T>
-void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx);
+void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx, const ReluMask<T>& mask = {});
 
-// y = (x − mean)·scale + bias, statistics [n_segments][channels].
+// y = f((x − mean)·scale + bias + z), statistics [n_segments][channels]; z, as y lies, may be null; f is ReLU or nothing.
 template <class T>
-void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y);
+void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y,
+                    const PixelRows* z = nullptr, bool has_relu = false);
 
 // grad_x = a·g + b·(x − mean) + k, coefficients [n_segments][channels].
 template <class T>
 void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const T* a, const T* b, const T* k,
-                   const PixelRows& grad_x);
+                   const PixelRows& grad_x, const ReluMask<T>& mask = {});
 
 }  // namespace striate

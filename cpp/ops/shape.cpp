@@ -119,8 +119,9 @@ Layout layout_of(const Array& x) {
 }
 
 Array reshape(const Array& x, const Extents& shape, bool to_channels_last) {
-  check(shape.product() == x.size(), "reshape: expected a shape of ", x.size(), " elements as in ", to_string(x.shape()),
-        ", got ", to_string(shape), "; use -1 for one size to be worked out");
+  check(shape.product() == x.size() && std::all_of(shape.begin(), shape.end(), [](std::ptrdiff_t n) { return n >= 0; }),
+        "reshape: expected a shape of ", x.size(), " elements as in ", to_string(x.shape()), ", got ", to_string(shape),
+        "; use -1 for one size to be worked out");
   Array y;
   if (x.try_reshape(shape, y) && (!to_channels_last || layout_of(y) == Layout::channels_last)) {
     return y;

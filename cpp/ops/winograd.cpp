@@ -161,8 +161,16 @@ void to_images(const TileGrid& grid, const Planes& products, const WinogradImage
                                 .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias),
                                 .clamps = tail.clamps,
                                 .lo = static_cast<float>(tail.lo),
-                                .hi = static_cast<float>(tail.hi)};
+                                .hi = static_cast<float>(tail.hi),
+                                .adds = tail.adds,
+                                .addend = tail.addend};
     transform(products.source(grid, row + i), target, y.c);
+    const bool is_line = target.stride_w == y.c;
+    for (int p = 0; tail.finish != nullptr && p < target.h_end; ++p) {
+      for (int q = 0; q < (is_line ? 1 : target.w_end); ++q) {
+        tail.finish->run(target.y + p * target.stride_h + q * target.stride_w, is_line ? target.w_end * y.c : y.c);
+      }
+    }
   }
 }
 

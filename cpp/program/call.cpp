@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "ops/map.hpp"
 #include "striate/ops.hpp"
 #include "striate/optim.hpp"
 #include "striate/state.hpp"
@@ -32,14 +33,51 @@ bool starts_with(const std::string& name, std::string_view head) { return std::s
 
 // ---- convolution and products ----
 
-// What follows the sums: bias is operand `bias`; lo and hi are attributes where the result is clamped.
-struct Tail {
-  bool clamps;
-  double lo;
-  double hi;
+// Channels from `at` on of a buffer, as many as the shape says.
+Array channels_of(const Array& buffer, std::ptrdiff_t at, std::ptrdiff_t channels) {
+  Extents begin(buffer.rank(), 0);
+  begin[1] = at;
+  Extents size = buffer.shape();
+  size[1] = channels;
+  return slice(buffer, begin, size, Extents(buffer.rank(), 1));
+}
 
-  explicit Tail(const Attributes& a) : clamps(a.has("lo")), lo(clamps ? a.real("lo") : 0), hi(clamps ? a.real("hi") : 0) {}
-  [[nodiscard]] Fused with(const Array* bias) const { return {.bias = bias, .clamps = clamps, .lo = lo, .hi = hi}; }
+// What follows the sums. Operand 2 is the bias, operand 3 what is added, operand 4 a buffer of which the result is channels
+// into_at and on. Attributes: lo and hi of a clamp, or `map` (an element-wise operator) with its parameters map_a and map_b;
+// adds_last.
+struct Tail {
+  Fused fused;
+  std::ptrdiff_t into_at = 0;
+
+  explicit Tail(const Attributes& a) {
+    fused.adds_last = a.flag("adds_last");
+    fused.clamps = a.has("lo");
+    if (fused.clamps) {
+      fused.lo = a.real("lo");
+      fused.hi = a.real("hi");
+    }
+    if (a.has("map")) {
+      fused.map = find_map_op(a.word("map").c_str());
+      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ",
+                                   a.word("map"));
+      fused.a = a.real("map_a");
+      fused.b = a.real("map_b");
+    }
+    into_at = a.has("into_at") ? a.integer("into_at") : 0;
+  }
+  // Calls f(fused) for these operands; the result has this many channels.
+  template <class F>
+  Array run(Operands in, std::ptrdiff_t channels, F&& f) const {
+    Fused made = fused;
+    made.bias = given(in, 2);
+    made.add = given(in, 3);
+    Array into;
+    if (const Array* const buffer = given(in, 4)) {
+      into = channels_of(*buffer, into_at, channels);
+      made.into = &into;
+    }
+    return f(made);
+  }
 };
 
 ConvParams conv_params(const Attributes& a) {
@@ -70,7 +108,8 @@ Call make_conv(const Attributes& a) {
     };
   }
   return [op, params, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv(op.c_str(), *in[0], *in[1], tail.with(given(in, 2)), params);
+    out[0] =
+        tail.run(in, in[1]->shape(0), [&](const Fused& fused) { return conv(op.c_str(), *in[0], *in[1], fused, params); });
   };
 }
 
@@ -89,12 +128,15 @@ Call make_conv_transpose(const Attributes& a) {
     };
   }
   return [op, params, extra, tail = Tail(a)](Operands in, Results out) {
-    out[0] = conv_transpose(op.c_str(), *in[0], *in[1], tail.with(given(in, 2)), params, extra);
+    out[0] = tail.run(in, in[1]->shape(1) * params.groups,
+                      [&](const Fused& fused) { return conv_transpose(op.c_str(), *in[0], *in[1], fused, params, extra); });
   };
 }
 
 Call make_linear(const Attributes& a) {
-  return [tail = Tail(a)](Operands in, Results out) { out[0] = linear(*in[0], *in[1], tail.with(given(in, 2))); };
+  return [tail = Tail(a)](Operands in, Results out) {
+    out[0] = tail.run(in, 0, [&](const Fused& fused) { return linear(*in[0], *in[1], fused); });
+  };
 }
 
 Call make_matmul(const Attributes&) {
@@ -162,22 +204,25 @@ Call make_max_pool(const Attributes& a) {
 
 Call make_batch_norm(const Attributes& a) {
   const double eps = a.real("eps");
+  const bool has_relu = a.flag("relu");
   if (a.op() == "batch_norm_training") {
-    return [eps](Operands in, Results out) {
-      const BatchNormed normed = batch_norm_training("batch_norm", *in[0], given(in, 1), given(in, 2), eps);
+    return [eps, has_relu](Operands in, Results out) {
+      const NormTail tail{.add = given(in, 3), .has_relu = has_relu};
+      const BatchNormed normed = batch_norm_training("batch_norm", *in[0], given(in, 1), given(in, 2), eps, tail);
       out[0] = normed.y;
       out[1] = normed.mean;
       out[2] = normed.var;
     };
   }
   if (a.op() == "batch_norm_eval") {
-    return [eps](Operands in, Results out) {
-      out[0] = batch_norm_eval("batch_norm", *in[0], *in[1], *in[2], given(in, 3), given(in, 4), eps);
+    return [eps, has_relu](Operands in, Results out) {
+      const NormTail tail{.add = given(in, 5), .has_relu = has_relu};
+      out[0] = batch_norm_eval("batch_norm", *in[0], *in[1], *in[2], given(in, 3), given(in, 4), eps, tail);
     };
   }
-  return [eps, is_training = a.flag("training")](Operands in, Results out) {
-    const NormGradients g =
-        batch_norm_grad("batch_norm_grad", *in[0], *in[1], given(in, 2), *in[3], *in[4], eps, is_training);
+  return [eps, has_relu, is_training = a.flag("training")](Operands in, Results out) {
+    const NormGradients g = batch_norm_grad("batch_norm_grad", *in[0], *in[1], given(in, 2), *in[3], *in[4], eps,
+                                            is_training, has_relu, given(in, 5));
     out[0] = g.grad_x;
     out[1] = g.grad_weight;
     out[2] = g.grad_bias;
@@ -358,6 +403,27 @@ Call make_concat(const Attributes& a) {
   return [dim = a.axis("dim")](Operands in, Results out) { out[0] = concat(rest(in, 0), dim); };
 }
 
+// ---- concatenation in place: a buffer, whoever writes to channels of it, and its first channels as the result ----
+
+Call make_buffer(const Attributes& a) {
+  return [shape = a.extents("shape"), dtype = a.dtype("dtype")](Operands, Results out) {
+    out[0] = Array::empty(dtype, shape, Layout::channels_last);
+  };
+}
+
+Call make_place(const Attributes& a) {
+  return [at = a.integer("into_at")](Operands in, Results out) {
+    out[0] = channels_of(*in[0], at, in[1]->shape(1));
+    check(out[0].shape() == in[1]->shape(), "place: expected values of shape ", to_string(out[0].shape()), ", got ",
+          to_string(in[1]->shape()), "; they must fit their channels");
+    copy_into(out[0], *in[1]);
+  };
+}
+
+Call make_joined(const Attributes& a) {
+  return [n = a.integer("n_channels")](Operands in, Results out) { out[0] = channels_of(*in[0], 0, n); };
+}
+
 Call make_flip(const Attributes& a) {
   return [dims = a.axes("dims")](Operands in, Results out) { out[0] = flip(*in[0], dims); };
 }
@@ -437,6 +503,8 @@ struct DrawFrom {
     if (state == nullptr) {
       return {seed, call};
     }
+    check(state->dtype() == DType::int64 && state->shape() == Extents{2}, "random: expected a state of int64(2,), got ",
+          dtype_name(state->dtype()), to_string(state->shape()), "; record again");
     const auto* const held = state->data<std::int64_t>();
     return {static_cast<std::uint64_t>(held[0]), static_cast<std::uint64_t>(held[state->stride(0)]) + call};
   }
@@ -504,6 +572,7 @@ Call make_batch_norm_update(const Attributes& a) {
 }
 
 double read_number(const Array& x) {
+  check(x.size() == 1, "step: expected a number of one element, got ", to_string(x.shape()), "; reshape it to ()");
   const Array wide = convert(x, DType::float64);
   return *wide.data<double>();
 }
@@ -673,6 +742,9 @@ const std::map<std::string, Make, std::less<>>& table() {
         {"slice_grad", make_slice_grad},
         {"split", make_split},
         {"concat", make_concat},
+        {"buffer", make_buffer},
+        {"place", make_place},
+        {"joined", make_joined},
         {"flip", make_flip},
         {"pixel_shuffle", make_pixel_shuffle},
         {"pixel_unshuffle", make_pixel_shuffle},
@@ -718,130 +790,6 @@ const std::map<std::string, Make, std::less<>>& table() {
 }
 
 }  // namespace
-
-const Attribute* Attributes::find(const char* name) const {
-  for (const auto& [key, attribute] : entries_) {
-    if (key == name) {
-      return &attribute;
-    }
-  }
-  return nullptr;
-}
-
-const Attribute& Attributes::one(const char* name, const char* what) const {
-  const Attribute* found = find(name);
-  if (found != nullptr) {
-    const auto* list = found->as<Attribute::List>();
-    if (list != nullptr && list->size() == 1) {
-      found = &list->front();
-    }
-  }
-  check<std::invalid_argument>(found != nullptr, op_, ": expected attribute '", name, "' (", what,
-                               "), got none of that name");
-  return *found;
-}
-
-bool Attributes::has(const char* name) const {
-  const Attribute* found = find(name);
-  const auto* list = found == nullptr ? nullptr : found->as<Attribute::List>();
-  return found != nullptr && !found->is_none() && (list == nullptr || !list->empty());
-}
-
-bool Attributes::flag(const char* name) const { return has(name) && integer(name) != 0; }
-
-std::int64_t Attributes::integer(const char* name) const {
-  const Attribute& found = one(name, "a whole number");
-  if (const auto* truth = found.as<bool>()) {
-    return *truth ? 1 : 0;
-  }
-  if (const auto* dim = found.as<Dim>()) {
-    return dim->value();
-  }
-  const auto* number = found.as<std::int64_t>();
-  check<std::invalid_argument>(number != nullptr, op_, ": expected a whole number for attribute '", name, "', got ",
-                               found.str());
-  return *number;
-}
-
-double Attributes::real(const char* name) const {
-  const auto* number = one(name, "a number").as<double>();
-  return number != nullptr ? *number : static_cast<double>(integer(name));
-}
-
-std::string Attributes::word(const char* name) const {
-  const Attribute& found = one(name, "a word");
-  const auto* text_of = found.as<std::string>();
-  check<std::invalid_argument>(text_of != nullptr, op_, ": expected a word for attribute '", name, "', got ", found.str());
-  return *text_of;
-}
-
-DType Attributes::dtype(const char* name) const {
-  const Attribute& found = one(name, "a dtype");
-  if (const auto* dtype = found.as<DType>()) {
-    return *dtype;
-  }
-  const auto* word = found.as<std::string>();
-  for (int i = 0; word != nullptr && i < kDTypes; ++i) {
-    if (*word == dtype_name(static_cast<DType>(i))) {
-      return static_cast<DType>(i);
-    }
-  }
-  throw std::invalid_argument(text(op_, ": expected a dtype for attribute '", name, "', got ", found.str()));
-}
-
-namespace {
-
-template <class T>
-void flatten(const Attribute& attribute, std::vector<T>& out) {
-  if (const auto* list = attribute.as<Attribute::List>()) {
-    for (const Attribute& item : *list) {
-      flatten(item, out);
-    }
-  } else if (const auto* number = attribute.as<std::int64_t>()) {
-    out.push_back(static_cast<T>(*number));
-  } else if (const auto* dim = attribute.as<Dim>()) {
-    out.push_back(static_cast<T>(dim->value()));
-  } else if (const auto* real = attribute.as<double>()) {
-    out.push_back(static_cast<T>(*real));
-  } else if (const auto* truth = attribute.as<bool>()) {
-    out.push_back(static_cast<T>(*truth ? 1 : 0));
-  }
-}
-
-}  // namespace
-
-std::vector<std::ptrdiff_t> Attributes::sizes(const char* name) const {
-  std::vector<std::ptrdiff_t> out;
-  if (const Attribute* found = find(name)) {
-    flatten(*found, out);
-  }
-  return out;
-}
-
-std::vector<double> Attributes::reals(const char* name) const {
-  std::vector<double> out;
-  if (const Attribute* found = find(name)) {
-    flatten(*found, out);
-  }
-  return out;
-}
-
-std::vector<std::string> Attributes::words(const char* name) const {
-  std::vector<std::string> out;
-  const Attribute* found = find(name);
-  const auto* list = found == nullptr ? nullptr : found->as<Attribute::List>();
-  for (const Attribute& item : list == nullptr ? Attribute::List{} : *list) {
-    if (const auto* word = item.as<std::string>()) {
-      out.push_back(*word);
-    }
-  }
-  return out;
-}
-
-std::vector<int> Attributes::axes(const char* name) const {
-  const auto values = sizes(name);
-  return {values.begin(), values.end()};
-}
 
 bool has_call(const std::string& op) { return table().contains(op); }
 

@@ -49,4 +49,7 @@ using Call = std::function<void(Operands operands, std::span<Array> results)>;
 // Throws std::invalid_argument when no kernel has this name, or an attribute is missing.
 [[nodiscard]] Call make_call(const Attributes& attributes);
 
+// Throws std::invalid_argument unless a node has the operands that its call reads, and as many results as it writes.
+void check_operands(const Node& node);
+
 }  // namespace striate

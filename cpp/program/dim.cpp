@@ -1,6 +1,9 @@
 #include "striate/dim.hpp"
 
 #include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace striate {
@@ -14,6 +17,7 @@ struct Dim::Atom {
   int axis = 0;
   Dim a;
   Dim b;
+  int depth = 0;  // of quotients, minima and maxima within one another
 
   [[nodiscard]] std::ptrdiff_t evaluate(std::span<const Extents> inputs) const;
   [[nodiscard]] bool is_at_least_zero() const;
@@ -21,7 +25,33 @@ struct Dim::Atom {
 
 namespace {
 
+// What bounds the work and the stack that an expression may take. A record of a network stays far below.
+constexpr std::size_t kMostTerms = 1024;
+constexpr std::size_t kMostFactors = 64;
+constexpr int kMostNested = 200;
+constexpr std::size_t kMostText = std::size_t{1} << 16;
+
+void check_size(bool fits) {
+  check(fits, "dim: expected an expression of at most ", kMostTerms, " terms of ", kMostFactors, " factors, nested at most ",
+        kMostNested, " deep, got a larger one; check the sizes");
+}
+
+std::ptrdiff_t product_of(std::ptrdiff_t a, std::ptrdiff_t b) {
+  std::ptrdiff_t out = 0;
+  check(!__builtin_mul_overflow(a, b, &out), "dim: expected sizes below 2^63, got ", a, " times ", b, "; check the sizes");
+  return out;
+}
+
+std::ptrdiff_t sum_of(std::ptrdiff_t a, std::ptrdiff_t b) {
+  std::ptrdiff_t out = 0;
+  check(!__builtin_add_overflow(a, b, &out), "dim: expected sizes below 2^63, got ", a, " plus ", b, "; check the sizes");
+  return out;
+}
+
 std::ptrdiff_t floor_quotient(std::ptrdiff_t a, std::ptrdiff_t b) {
+  if (b == -1) {
+    return product_of(a, b);
+  }
   const std::ptrdiff_t q = a / b;
   return q * b != a && (a < 0) != (b < 0) ? q - 1 : q;
 }
@@ -76,13 +106,14 @@ std::string Dim::key_of(const std::vector<std::shared_ptr<const Atom>>& atoms) {
 
 Dim Dim::make(Sum sum) {
   std::erase_if(sum, [](const auto& entry) { return entry.second.factor == 0; });
+  check_size(sum.size() <= kMostTerms);
   Dim dim;
   for (const auto& [key, term] : sum) {
     std::ptrdiff_t part = term.factor;
     for (const auto& atom : term.atoms) {
-      part *= atom->value;
+      part = product_of(part, atom->value);
     }
-    dim.value_ += part;
+    dim.value_ = sum_of(dim.value_, part);
   }
   if (!sum.empty() && (sum.size() > 1 || !sum.begin()->first.empty())) {
     dim.sum_ = std::make_shared<const Sum>(std::move(sum));
@@ -91,6 +122,14 @@ Dim Dim::make(Sum sum) {
 }
 
 Dim Dim::from_atom(Atom atom) {
+  for (const Dim* part : {&atom.a, &atom.b}) {
+    for (const auto& [key, term] : part->terms()) {
+      for (const auto& inner : term.atoms) {
+        atom.depth = std::max(atom.depth, inner->depth + 1);
+      }
+    }
+  }
+  check_size(atom.depth <= kMostNested && atom.text.size() <= kMostText);
   const auto shared = std::make_shared<const Atom>(std::move(atom));
   return make({{shared->text, Term{1, {shared}}}});
 }
@@ -114,9 +153,9 @@ std::ptrdiff_t Dim::evaluate(std::span<const Extents> inputs) const {
   for (const auto& [key, term] : *sum_) {
     std::ptrdiff_t part = term.factor;
     for (const auto& atom : term.atoms) {
-      part *= atom->evaluate(inputs);
+      part = product_of(part, atom->evaluate(inputs));
     }
-    total += part;
+    total = sum_of(total, part);
   }
   return total;
 }
@@ -127,7 +166,7 @@ std::string Dim::str() const {
   }
   std::string out;
   const auto append = [&](const std::string& key, std::ptrdiff_t factor) {
-    const std::ptrdiff_t size = factor < 0 ? -factor : factor;
+    const std::size_t size = factor < 0 ? 0 - static_cast<std::size_t>(factor) : static_cast<std::size_t>(factor);
     out += factor < 0 ? (out.empty() ? "-" : " - ") : (out.empty() ? "" : " + ");
     out += key.empty() ? std::to_string(size) : size == 1 ? key : std::to_string(size) + "*" + key;
   };
@@ -144,12 +183,12 @@ std::string Dim::str() const {
 
 Dim operator+(const Dim& a, const Dim& b) {
   if (a.is_constant() && b.is_constant()) {
-    return {a.value_ + b.value_};
+    return {sum_of(a.value_, b.value_)};
   }
   Dim::Sum sum = a.terms();
   for (const auto& [key, term] : b.terms()) {
     Dim::Term& into = sum[key];
-    into.factor += term.factor;
+    into.factor = sum_of(into.factor, term.factor);
     into.atoms = term.atoms;
   }
   return Dim::make(std::move(sum));
@@ -159,16 +198,20 @@ Dim operator-(const Dim& a, const Dim& b) { return a + Dim(-1) * b; }
 
 Dim operator*(const Dim& a, const Dim& b) {
   if (a.is_constant() && b.is_constant()) {
-    return {a.value_ * b.value_};
+    return {product_of(a.value_, b.value_)};
   }
+  const Dim::Sum left = a.terms();
+  const Dim::Sum right = b.terms();
+  check_size(left.size() * right.size() <= kMostTerms);
   Dim::Sum sum;
-  for (const auto& [key_a, term_a] : a.terms()) {
-    for (const auto& [key_b, term_b] : b.terms()) {
-      Dim::Term term{term_a.factor * term_b.factor, term_a.atoms};
+  for (const auto& [key_a, term_a] : left) {
+    for (const auto& [key_b, term_b] : right) {
+      check_size(term_a.atoms.size() + term_b.atoms.size() <= kMostFactors);
+      Dim::Term term{product_of(term_a.factor, term_b.factor), term_a.atoms};
       term.atoms.insert(term.atoms.end(), term_b.atoms.begin(), term_b.atoms.end());
       std::sort(term.atoms.begin(), term.atoms.end(), [](const auto& p, const auto& q) { return p->text < q->text; });
       Dim::Term& into = sum[Dim::key_of(term.atoms)];
-      into.factor += term.factor;
+      into.factor = sum_of(into.factor, term.factor);
       into.atoms = std::move(term.atoms);
     }
   }
@@ -209,13 +252,13 @@ Dim floor_div(const Dim& a, const Dim& b) {
       left.atoms.erase(found);
     }
     left.factor = divides ? floor_quotient(term.factor, by.factor) : 0;
-    if (!key.empty() && left.factor * by.factor != term.factor) {
+    if (!key.empty() && product_of(left.factor, by.factor) != term.factor) {
       left.factor = 0;  // only the constant term is split
     }
     if (left.factor != 0) {
       whole[Dim::key_of(left.atoms)] = left;
     }
-    rest[key] = {term.factor - left.factor * by.factor, term.atoms};
+    rest[key] = {sum_of(term.factor, product_of(-1, product_of(left.factor, by.factor))), term.atoms};
   }
   const Dim remainder = Dim::make(std::move(rest));
   const Dim::Bounds bounds = remainder.bounds();
@@ -260,6 +303,120 @@ Dim::Bounds Dim::bounds() const {
     bounds.has_upper = bounds.has_upper && is_positive && term.factor < 0;
   }
   return bounds;
+}
+
+// sum = ["-"] product { ("+" | "-") product }, product = atom { "*" atom }, and operand = "(" sum ")" | ["-"]
+// number-or-axis; atom = number | "i" number "." number | "(" operand " // " operand ")" | ("min" | "max") "(" sum ", " sum
+// ")".
+struct Dim::Parser {
+  std::string_view rest;
+  std::span<const Extents> inputs;
+  int depth = 0;
+
+  [[noreturn]] void refuse(const char* expected) const {
+    throw std::invalid_argument(text("dim: expected ", expected, " ", rest.size(), " characters before the end of a size"));
+  }
+
+  bool take(std::string_view word) {
+    if (!rest.starts_with(word)) {
+      return false;
+    }
+    rest.remove_prefix(word.size());
+    return true;
+  }
+
+  void need(const char* word) {
+    if (!take(word)) {
+      refuse(word);
+    }
+  }
+
+  std::ptrdiff_t number() {
+    std::ptrdiff_t value = 0;
+    const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), value);
+    if (error != std::errc() || rest.front() == '-') {
+      refuse("a whole number");
+    }
+    rest.remove_prefix(static_cast<std::size_t>(end - rest.data()));
+    return value;
+  }
+
+  Dim axis() {
+    const std::ptrdiff_t input = number();
+    need(".");
+    const std::ptrdiff_t axis = number();
+    check<std::invalid_argument>(
+        static_cast<std::size_t>(input) < inputs.size() && axis < inputs[static_cast<std::size_t>(input)].rank(),
+        "dim: expected an axis of one of ", inputs.size(), " inputs, got i", input, ".", axis, "; the text is no size");
+    return input_axis(static_cast<int>(input), static_cast<int>(axis),
+                      inputs[static_cast<std::size_t>(input)][static_cast<int>(axis)]);
+  }
+
+  Dim operand() {
+    if (take("(")) {
+      const Dim inner = sum();
+      need(")");
+      return inner;
+    }
+    const Dim sign = take("-") ? -1 : 1;
+    return sign * (take("i") ? axis() : Dim(number()));
+  }
+
+  Dim atom() {
+    if (take("i")) {
+      return axis();
+    }
+    if (take("(")) {
+      const Dim a = operand();
+      need(" // ");
+      const Dim b = operand();
+      need(")");
+      return floor_div(a, b);
+    }
+    const bool is_minimum = rest.starts_with("min(");
+    if (is_minimum || rest.starts_with("max(")) {
+      rest.remove_prefix(4);
+      const Dim a = sum();
+      need(", ");
+      const Dim b = sum();
+      need(")");
+      return extremum(a, b, is_minimum);
+    }
+    return number();
+  }
+
+  Dim product_of_atoms() {
+    Dim out = atom();
+    while (take("*")) {
+      out = out * atom();
+    }
+    return out;
+  }
+
+  Dim sum() {
+    check_size(++depth <= kMostNested);
+    Dim out = take("-") ? Dim(-1) * product_of_atoms() : product_of_atoms();
+    for (;;) {
+      if (take(" + ")) {
+        out = out + product_of_atoms();
+      } else if (take(" - ")) {
+        out = out - product_of_atoms();
+      } else {
+        --depth;
+        return out;
+      }
+    }
+  }
+};
+
+Dim Dim::parse(const std::string& source, std::span<const Extents> inputs) {
+  check_size(source.size() <= kMostText);
+  Parser parser{source, inputs};
+  Dim dim = parser.sum();
+  if (!parser.rest.empty()) {
+    parser.refuse("the end");
+  }
+  return dim;
 }
 
 std::string to_string(const Shape& shape) {

@@ -53,8 +53,10 @@ class Rewrite {
   Graph run() {
     fold_constants();
     fold_batch_norm();
-    fuse_clamps();
+    fuse_followers();
+    fuse_norm();
     fold_flatten();
+    concat_in_place();
     change_in_place();
     join_steps();
     remove_dead();
@@ -165,7 +167,8 @@ class Rewrite {
   void fold_batch_norm() {
     for (Node& norm : nodes_) {
       Node* const conv = norm.op == "batch_norm_eval" ? private_maker(norm, 0) : nullptr;
-      if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || conv->attribute("lo") != nullptr) {
+      if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || has_activation(*conv) ||
+          conv->inputs.size() > 3) {
         continue;
       }
       const Array* const weight = constant_of(conv->inputs[1]);
@@ -209,11 +212,13 @@ class Rewrite {
         std::copy(x.begin(), x.end(), out.data<double>());
         return out;
       };
+      const DType dtype = weight->dtype();
       const Array wide = convert(*weight, DType::float64);
       const Array factors = as_array(s, column);
       const Array* const operands[] = {&wide, &factors};
-      replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), weight->dtype())));
-      replace_operand(*conv, 2, constant(convert(as_array(b, {n}), weight->dtype())));
+      // From here on the graph grows, and pointers into it are void.
+      replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), dtype)));
+      replace_operand(*conv, 2, constant(convert(as_array(b, {n}), dtype)));
       absorb(*conv, norm);
     }
     count();
@@ -222,28 +227,161 @@ class Rewrite {
   // Axes that x has when a weight of this rank is applied to it with channels on axis 1.
   static std::size_t weight_rank(const Array& weight) { return static_cast<std::size_t>(weight.rank()); }
 
-  void fuse_clamps() {
-    for (Node& clamp : nodes_) {
-      constexpr double kInfinity = std::numeric_limits<double>::infinity();
-      std::optional<std::pair<double, double>> range;
-      if (clamp.op == "relu") {
-        range = {0, kInfinity};
-      } else if (clamp.op == "relu6") {
-        range = {0, 6};
-      } else if (clamp.op == "clip") {
-        range = {number_of(clamp, "lo", -kInfinity), number_of(clamp, "hi", kInfinity)};
+  // Element-wise operators behind a convolution or product that nobody else reads: activations, and one addition.
+  void fuse_followers() {
+    for (Node& node : nodes_) {
+      if (node.outputs.size() != 1 || !is_floating(value(node.outputs[0]).dtype)) {
+        continue;
       }
-      Node* const before = range ? private_maker(clamp, 0) : nullptr;
-      const bool takes = before != nullptr && is_floating(value(clamp.outputs[0]).dtype) &&
-                         before->attribute("lo") == nullptr &&
-                         (is_convolution(*before) || before->op == "linear" || before->op == "conv_transpose1d" ||
-                          before->op == "conv_transpose2d" || before->op == "conv_transpose3d");
-      if (takes) {
-        set(*before, "lo", range->first);
-        set(*before, "hi", range->second);
-        absorb(*before, clamp);
+      if (node.op == "add") {
+        fuse_add(node);
+      } else if (is_activation(node)) {
+        Node* const before = private_maker(node, 0);
+        if (before != nullptr && takes_tail(*before) && !has_activation(*before) &&
+            before->attribute("adds_last") == nullptr) {
+          add_activation(*before, node);
+          absorb(*before, node);
+        }
       }
     }
+  }
+
+  // Behind a batch-norm: an addition, then a ReLU. Its gradient takes the ReLU's, which can be told from x again.
+  void fuse_norm() {
+    for (Node& node : nodes_) {
+      if (node.op == "add" && node.inputs[0] != node.inputs[1]) {
+        Node* norm = nullptr;
+        std::size_t at = 0;
+        for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+          Node* const before = norm_before(node, i);
+          const bool fits = before != nullptr && before->attribute("relu") == nullptr &&
+                            before->inputs.size() <= addend_of(*before) &&
+                            values(value(node.inputs[1 - i]).shape) == values(value(node.outputs[0]).shape) &&
+                            values(value(node.inputs[i]).shape) == values(value(node.outputs[0]).shape) &&
+                            value(node.inputs[1 - i]).dtype == value(node.outputs[0]).dtype;
+          if (fits && (norm == nullptr || before > norm)) {
+            norm = before;
+            at = i;
+          }
+        }
+        // The batch-norm stays where it is: its statistics may be read before the addition.
+        const Node* const other = norm == nullptr ? nullptr : maker(node.inputs[1 - at]);
+        if (norm != nullptr && (other == nullptr || other < norm)) {
+          replace_operand(*norm, addend_of(*norm), node.inputs[1 - at]);
+          norm->outputs[0] = node.outputs[0];
+          maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
+          forget(node);
+        }
+      } else if (node.op == "relu") {
+        Node* const norm = norm_before(node, 0);
+        if (norm != nullptr && norm->attribute("relu") == nullptr) {
+          set(*norm, "relu", true);
+          norm->outputs[0] = node.outputs[0];
+          maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
+          forget(node);
+        }
+      } else if (node.op == "batch_norm_grad") {
+        fuse_norm_grad(node);
+      }
+    }
+    count();
+  }
+
+  [[nodiscard]] Node* norm_before(const Node& node, std::size_t i) const {
+    Node* const before = maker(node.inputs[i]);
+    const bool is_norm = before != nullptr && (before->op == "batch_norm_training" || before->op == "batch_norm_eval");
+    return is_norm && before->outputs[0] == node.inputs[i] && n_readers(node.inputs[i]) == 1 ? before : nullptr;
+  }
+  static std::size_t addend_of(const Node& norm) { return norm.op == "batch_norm_training" ? 3 : 5; }
+
+  void forget(Node& node) {
+    for (const ValueId id : node.inputs) {
+      if (id != kNoValue) {
+        --n_readers_[static_cast<std::size_t>(id)];
+      }
+    }
+    node = {};
+  }
+
+  // batch_norm_grad(relu_grad(g, y), x, …) where y = relu(batch-norm of the same x), without an addend.
+  void fuse_norm_grad(Node& grad) {
+    Node* const relu = private_maker(grad, 0);
+    Node* const norm = relu == nullptr || relu->op != "relu_grad" ? nullptr : maker(relu->inputs[1]);
+    if (norm == nullptr || norm->attribute("relu") == nullptr || norm->outputs[0] != relu->inputs[1] ||
+        norm->op != "batch_norm_training" || norm->inputs.size() > 3 || norm->inputs[0] != grad.inputs[1]) {
+      return;
+    }
+    replace_operand(grad, 0, relu->inputs[0]);
+    if (norm->inputs.size() > 2 && norm->inputs[2] != kNoValue) {
+      replace_operand(grad, 5, norm->inputs[2]);
+    }
+    set(grad, "relu", true);
+    forget(*relu);
+  }
+
+  static bool takes_tail(const Node& node) {
+    return is_convolution(node) || node.op == "linear" || node.op == "conv_transpose1d" || node.op == "conv_transpose2d" ||
+           node.op == "conv_transpose3d";
+  }
+  static bool has_activation(const Node& node) {
+    return node.attribute("lo") != nullptr || node.attribute("map") != nullptr;
+  }
+  static bool is_activation(const Node& node) {
+    constexpr std::string_view kNames[] = {"relu",        "relu6",   "clip",      "silu",       "hardswish",
+                                           "hardsigmoid", "sigmoid", "tanh",      "leaky_relu", "elu",
+                                           "selu",        "gelu",    "gelu_tanh", "mish",       "softplus"};
+    return std::find(std::begin(kNames), std::end(kNames), node.op) != std::end(kNames);
+  }
+
+  static void add_activation(Node& conv, const Node& activation) {
+    constexpr double kInfinity = std::numeric_limits<double>::infinity();
+    if (activation.op == "relu" || activation.op == "relu6") {
+      set(conv, "lo", 0.0);
+      set(conv, "hi", activation.op == "relu" ? kInfinity : 6.0);
+    } else if (activation.op == "clip") {
+      set(conv, "lo", number_of(activation, "lo", -kInfinity));
+      set(conv, "hi", number_of(activation, "hi", kInfinity));
+    } else {
+      const MapInfo info = map_info(find_map_op(activation.op.c_str()));
+      const auto parameter = [&](int i) {
+        return info.parameters[i] == nullptr ? 0.0 : number_of(activation, info.parameters[i], 0);
+      };
+      set(conv, "map", activation.op);
+      set(conv, "map_a", parameter(0));
+      set(conv, "map_b", parameter(1));
+    }
+  }
+
+  // add(conv(…), x): the convolution takes the place of the addition, where x is known. Of two convolutions the later one.
+  void fuse_add(Node& add) {
+    Node* best = nullptr;
+    ValueId addend = kNoValue;
+    for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+      Node* const before = private_maker(add, i);
+      const ValueId other = add.inputs[1 - i];
+      // Sizes that are equal in the record are equal in every pass: the addition made them guards.
+      const Extents shape = values(value(add.outputs[0]).shape);
+      const bool fits = before != nullptr && is_convolution(*before) && before->inputs.size() < 4 &&
+                        values(value(other).shape) == shape && values(value(add.inputs[i]).shape) == shape &&
+                        value(other).dtype == value(add.outputs[0]).dtype && add.inputs[0] != add.inputs[1];
+      if (fits && (best == nullptr || before > best)) {
+        best = before;
+        addend = other;
+      }
+    }
+    if (best == nullptr) {
+      return;
+    }
+    Node fused = *best;
+    fused.inputs.resize(4, kNoValue);
+    fused.inputs[3] = addend;
+    if (has_activation(fused)) {
+      set(fused, "adds_last", true);
+    }
+    fused.outputs = add.outputs;
+    maker_[static_cast<std::size_t>(fused.outputs[0])] = &add;
+    *best = {};
+    add = std::move(fused);
   }
 
   // linear(flatten(x)) with x in channels-last memory: x is read as it lies, and the weight's columns are in that order.
@@ -270,6 +408,119 @@ class Rewrite {
       view.attributes.clear();
     }
     count();
+  }
+
+  // Concatenations of channels: parts are written where they end up, by the convolutions that make them or by a copy. Those
+  // whose parts begin like a longer one's are its first channels.
+  void concat_in_place() {
+    std::vector<std::vector<Node>> before(nodes_.size());
+    std::vector<bool> is_placed(graph_.values().size(), false);
+    std::vector<std::size_t> concats;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (joins_channels(nodes_[i])) {
+        concats.push_back(i);
+      }
+    }
+    std::stable_sort(concats.begin(), concats.end(),
+                     [&](std::size_t a, std::size_t b) { return nodes_[a].inputs.size() > nodes_[b].inputs.size(); });
+    std::vector<bool> is_done(nodes_.size(), false);
+    for (const std::size_t i : concats) {
+      const std::vector<ValueId> parts = nodes_[i].inputs;
+      if (is_done[i] || std::any_of(parts.begin(), parts.end(), [&](ValueId id) { return is_placed[index(id)]; })) {
+        continue;
+      }
+      std::vector<std::size_t> group;  // this one, and those that are its first channels
+      for (const std::size_t j : concats) {
+        const std::vector<ValueId>& own = nodes_[j].inputs;
+        if (!is_done[j] && own.size() <= parts.size() && std::equal(own.begin(), own.end(), parts.begin())) {
+          group.push_back(j);
+          is_done[j] = true;
+        }
+      }
+      const std::size_t earliest = *std::min_element(group.begin(), group.end());
+      // The buffer is there before the first part is made.
+      const ValueId buffer = result_like(nodes_[i].outputs[0]);
+      is_placed.resize(graph_.values().size(), false);
+      std::size_t first = i;
+      std::vector<ValueId> placed;
+      Dim at = 0;
+      for (const ValueId part : parts) {
+        Node* const writer = maker(part);
+        const Dim channels = value(part).shape[1];
+        if (writer != nullptr && writes_into(*writer)) {
+          writer->inputs.resize(5, kNoValue);
+          writer->inputs[4] = buffer;
+          set(*writer, "into_at", size_attribute(at));
+          first = std::min(first, static_cast<std::size_t>(writer - nodes_.data()));
+          placed.push_back(part);
+        } else {
+          const std::size_t where = writer == nullptr ? earliest : static_cast<std::size_t>(writer - nodes_.data()) + 1;
+          const ValueId copy = result_like(part);
+          Node place{"place", {}, {buffer, part}, {copy}};
+          set(place, "into_at", size_attribute(at));
+          before[where].push_back(std::move(place));
+          first = std::min(first, where);
+          placed.push_back(copy);
+        }
+        is_placed.resize(graph_.values().size(), false);
+        is_placed[index(part)] = true;
+        at = at + channels;
+      }
+      Node make{"buffer", {}, {}, {buffer}};
+      Attribute::List shape;
+      for (const Dim& size : value(nodes_[i].outputs[0]).shape) {
+        shape.emplace_back(size);
+      }
+      set(make, "shape", std::move(shape));
+      set(make, "dtype", value(nodes_[i].outputs[0]).dtype);
+      before[first].insert(before[first].begin(), std::move(make));
+      for (const std::size_t j : group) {
+        Node joined{"joined", {}, {buffer}, nodes_[j].outputs};
+        const auto n_parts = static_cast<std::ptrdiff_t>(nodes_[j].inputs.size());
+        joined.inputs.insert(joined.inputs.end(), placed.begin(), placed.begin() + n_parts);
+        set(joined, "n_channels", size_attribute(value(joined.outputs[0]).shape[1]));
+        nodes_[j] = std::move(joined);
+      }
+    }
+    std::vector<Node> ordered;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      std::move(before[i].begin(), before[i].end(), std::back_inserter(ordered));
+      ordered.push_back(std::move(nodes_[i]));
+    }
+    nodes_ = std::move(ordered);
+    count();
+  }
+
+  static Attribute size_attribute(const Dim& dim) {
+    return dim.is_constant() ? Attribute(static_cast<std::int64_t>(dim.value())) : Attribute(dim);
+  }
+
+  static std::size_t index(ValueId id) { return static_cast<std::size_t>(id); }
+
+  // A new value of the type of another.
+  ValueId result_like(ValueId id) {
+    const ValueId made = graph_.add_result_like(id);
+    n_readers_.push_back(0);
+    maker_.push_back(nullptr);
+    return made;
+  }
+
+  [[nodiscard]] bool joins_channels(const Node& node) const {
+    if (node.op != "concat" || number_of(node, "dim", 0) != 1 || node.inputs.size() < 2) {
+      return false;
+    }
+    const Value& y = value(node.outputs[0]);
+    bool fits = y.layout == ValueLayout::channels_last && y.shape.size() >= 3;
+    for (const ValueId part : node.inputs) {
+      fits = fits && value(part).dtype == y.dtype && std::count(node.inputs.begin(), node.inputs.end(), part) == 1;
+    }
+    return fits;
+  }
+
+  static bool writes_into(const Node& node) {
+    return (is_convolution(node) || node.op == "conv_transpose1d" || node.op == "conv_transpose2d" ||
+            node.op == "conv_transpose3d") &&
+           node.inputs.size() < 4;
   }
 
   // A pure change of states whose results are only assigned back happens in the states' memory.

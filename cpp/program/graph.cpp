@@ -5,6 +5,8 @@
 #include <set>
 #include <stdexcept>
 
+#include "program/call.hpp"
+
 namespace striate {
 namespace {
 
@@ -190,6 +192,11 @@ ValueId Graph::add_constant(const Array& array) {
   return add_value({ValueKind::constant, array.dtype(), value_layout(array), fixed_shape(array.shape()), {}, array});
 }
 
+ValueId Graph::add_result_like(ValueId id) {
+  const Value& like = value(id);
+  return add_value({ValueKind::result, like.dtype, like.layout, like.shape, {}, {}});
+}
+
 std::vector<ValueId> Graph::add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
                                      std::vector<ValueId> inputs, std::span<const Array> results) {
   std::sort(attributes.begin(), attributes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -323,6 +330,163 @@ Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
   return out;
 }
 
+namespace {
+
+// Whether `ids` are the values of one kind, each once.
+void check_list(const Graph& graph, const std::vector<ValueId>& ids, ValueKind kind) {
+  std::set<ValueId> seen;
+  for (const ValueId id : ids) {
+    if (graph.value(id).kind != kind || !seen.insert(id).second) {
+      fail(text("graph: expected each ", kind_name(kind), " once among the ", kind_name(kind), "s, got ", reference(id)));
+    }
+  }
+  const auto n = std::count_if(graph.values().begin(), graph.values().end(), [&](const Value& v) { return v.kind == kind; });
+  if (n != static_cast<std::ptrdiff_t>(ids.size())) {
+    fail(text("graph: expected ", n, " ", kind_name(kind), "s, got ", ids.size()));
+  }
+}
+
+// Sizes that memory could have.
+void check_sizes(const Shape& shape) {
+  std::ptrdiff_t n = 1;
+  for (const Dim& dim : shape) {
+    const bool fits = dim.value() >= 0 && !__builtin_mul_overflow(n, std::max<std::ptrdiff_t>(dim.value(), 1), &n) &&
+                      n < std::ptrdiff_t{1} << 56;
+    if (!fits || shape.size() > kMaxRank) {
+      fail(text("expected at most ", kMaxRank, " sizes of at least 0 that fit into memory, got ", to_string(shape)));
+    }
+  }
+}
+
+// The operand whose memory a node writes to, beside states: a buffer of the same graph, or nothing.
+ValueId written_buffer(const Node& node) {
+  if (node.op == "place") {
+    return node.inputs[0];
+  }
+  return node.op.starts_with("conv") && node.inputs.size() > 4 ? node.inputs[4] : kNoValue;
+}
+
+// How many of a node's first operands change, which is how states do.
+std::size_t n_changed(const Node& node) {
+  const Attribute* const in_place = node.attribute("in_place");
+  const auto* const changes = in_place == nullptr ? nullptr : in_place->as<bool>();
+  if (node.op == "assign") {
+    return 1;
+  }
+  if (in_place == nullptr) {
+    return 0;
+  }
+  if (changes == nullptr || node.attribute("n_states") == nullptr) {
+    fail("expected attribute 'in_place' to be true or false, beside 'n_states'");
+  }
+  return *changes ? node.outputs.size() : 0;
+}
+
+}  // namespace
+
+Graph Graph::from_parts(Parts parts) {
+  Graph graph;
+  graph.values_ = std::move(parts.values);
+  graph.inputs_ = std::move(parts.inputs);
+  graph.scalars_ = std::move(parts.scalars);
+  graph.states_ = std::move(parts.states);
+  check_list(graph, graph.inputs_, ValueKind::input);
+  check_list(graph, graph.scalars_, ValueKind::scalar);
+  check_list(graph, graph.states_, ValueKind::state);
+  for (const Guard& guard : parts.guards) {
+    graph.add_guard(guard.a, guard.relation, guard.b);
+  }
+  std::set<std::string> names;
+  std::vector<bool> is_known;
+  std::vector<bool> is_state;
+  for (Value& v : graph.values_) {
+    is_known.push_back(v.kind != ValueKind::result);
+    is_state.push_back(v.kind == ValueKind::state);
+    v.node = -1;
+    if (!v.name.empty() && !names.insert(v.name).second) {
+      fail(text("graph: expected each name once, got '", v.name, "' again"));
+    }
+    check_sizes(v.shape);
+    if (v.kind == ValueKind::scalar && !v.shape.empty()) {
+      fail(text("graph: expected scalar '", v.name, "' without axes, got ", to_string(v.shape)));
+    }
+  }
+  const auto known = [&](ValueId id) {
+    return id >= 0 && static_cast<std::size_t>(id) < is_known.size() && is_known[static_cast<std::size_t>(id)];
+  };
+  for (Node& node : parts.nodes) {
+    const std::size_t at = graph.nodes_.size();
+    try {
+      for (const ValueId id : node.inputs) {
+        if (id != kNoValue && !known(id)) {
+          fail(text("expected operands that are made before their use, got ", reference(id)));
+        }
+      }
+      check_operands(node);
+      std::vector<Shape> shapes;
+      node.has_fixed_shape = false;
+      if (const ShapeFn function = shape_function(node.op); function != nullptr) {
+        const ShapeQuery query(node, operands(graph, node));
+        shapes = function(query);
+        for (const auto& [a, b] : query.equalities()) {
+          graph.add_guard(a, Guard::Relation::equal, b);
+        }
+      } else if (node.op == "assign") {
+        shapes = {graph.value(node.inputs[0]).shape};
+      } else {
+        node.has_fixed_shape = true;
+        for (const ValueId id : node.outputs) {
+          shapes.push_back(graph.value(id).shape);
+        }
+      }
+      if (shapes.size() != node.outputs.size()) {
+        fail(text("expected ", shapes.size(), " results, got ", node.outputs.size()));
+      }
+      for (std::size_t i = 0; i < shapes.size(); ++i) {
+        const ValueId id = node.outputs[i];
+        check_sizes(shapes[i]);
+        Value& made = graph.values_[static_cast<std::size_t>(graph.value(id).kind == ValueKind::result ? id : 0)];
+        if (graph.value(id).kind != ValueKind::result || made.node >= 0) {
+          fail(text("expected results that no other node makes, got ", reference(id)));
+        }
+        made.shape = std::move(shapes[i]);
+        made.node = static_cast<int>(at);
+        made.output = static_cast<int>(i);
+        is_known[static_cast<std::size_t>(id)] = true;
+      }
+      for (std::size_t i = 0; i < n_changed(node); ++i) {
+        const ValueId state = i < node.inputs.size() ? node.inputs[i] : kNoValue;
+        if (state == kNoValue || !is_state[static_cast<std::size_t>(state)]) {
+          fail(text("expected changes of states only, got one of ", reference(state)));
+        }
+        if (graph.value(state).dtype != graph.value(node.outputs[i]).dtype) {
+          fail(text("expected ", reference(state), " to keep its dtype"));
+        }
+        is_state[static_cast<std::size_t>(node.outputs[i])] = true;
+      }
+      if (const ValueId buffer = written_buffer(node); buffer != kNoValue) {
+        const int maker = graph.value(buffer).node;
+        if (maker < 0 || static_cast<std::size_t>(maker) >= at ||
+            graph.nodes_[static_cast<std::size_t>(maker)].op != "buffer") {
+          fail(text("expected a buffer to write to, got ", reference(buffer)));
+        }
+      }
+      static_cast<void>(make_call(Attributes(node.op, node.attributes)));
+    } catch (const std::exception& error) {
+      fail(text("node ", at, " (", node.op, "): ", error.what()));
+    }
+    graph.nodes_.push_back(std::move(node));
+  }
+  for (std::size_t id = 0; id < is_known.size(); ++id) {
+    if (!is_known[id]) {
+      fail(text("graph: expected a node that makes ", reference(static_cast<ValueId>(id)), ", got none"));
+    }
+  }
+  graph.set_results(std::move(parts.results));
+  graph.validate();
+  return graph;
+}
+
 const Value& Graph::value(ValueId id) const {
   check<std::out_of_range>(id >= 0 && static_cast<std::size_t>(id) < values_.size(), "graph: expected a value from 0 to ",
                            values_.size(), ", got ", id, "; use the ids that the graph returned");
@@ -362,7 +526,19 @@ std::vector<std::string> Graph::fixed_ops() const {
   return {names.begin(), names.end()};
 }
 
+void Graph::check_order() const {
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    for (const ValueId id : nodes_[i].inputs) {
+      if (id != kNoValue && value(id).kind == ValueKind::result && value(id).node >= static_cast<int>(i)) {
+        fail(text("graph: expected operands that are made before their use, got ", reference(id), " at node ", i, " (",
+                  nodes_[i].op, ")"));
+      }
+    }
+  }
+}
+
 void Graph::validate() const {
+  check_order();
   std::vector<ValueId> current(values_.size(), kNoValue);  // of a state: its value now
   for (const ValueId state : states_) {
     current[static_cast<std::size_t>(state)] = state;
@@ -372,11 +548,6 @@ void Graph::validate() const {
     for (const ValueId id : node.inputs) {
       if (id == kNoValue) {
         continue;
-      }
-      const Value& v = value(id);
-      if (v.kind == ValueKind::result && v.node >= static_cast<int>(i)) {
-        fail(text("graph: expected operands that are made before their use, got ", reference(id), " at node ", i, " (",
-                  node.op, ")"));
       }
       const ValueId state = state_of(id);
       if (value(state).kind == ValueKind::state && current[static_cast<std::size_t>(state)] != id) {

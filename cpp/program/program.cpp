@@ -1,5 +1,6 @@
 // Running a graph: a plan for each set of shapes, an arena for each concurrent call.
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <list>
 #include <mutex>
@@ -135,6 +136,7 @@ struct Program::Body {
     check<std::invalid_argument>(missing.empty(), "program: expected operators of the core, got ", missing,
                                  "; compute these outside of the program");
     has_fixed_sizes = !graph.fixed_ops().empty();
+    graph.check_order();
     watched_version = version();
     find_dead();
   }
@@ -241,7 +243,8 @@ struct Program::Body {
     return lane;
   }
 
-  std::vector<Array> execute(const Plan& plan, Lane& lane, std::span<const Array> inputs, std::span<const Array> scalars) {
+  std::vector<Array> execute(const Plan& plan, Lane& lane, std::span<const Array> inputs, std::span<const Array> scalars,
+                             std::vector<double>* seconds) {
     const auto set = [&](ValueId id, const Array& array) { lane.values[static_cast<std::size_t>(id)] = array; };
     for (std::size_t i = 0; i < inputs.size(); ++i) {
       set(graph.inputs()[i], inputs[i]);
@@ -252,7 +255,13 @@ struct Program::Body {
     for (std::size_t i = 0; i < plan.calls.size(); ++i) {
       const Node& node = graph.nodes()[i];
       const std::span<Array> results(lane.results.data(), node.outputs.size());
-      plan.calls[i](lane.operands[i], results);
+      if (seconds == nullptr) {
+        plan.calls[i](lane.operands[i], results);
+      } else {
+        const auto begin = std::chrono::steady_clock::now();
+        plan.calls[i](lane.operands[i], results);
+        seconds->push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      }
       for (std::size_t k = 0; k < results.size(); ++k) {
         lane.values[static_cast<std::size_t>(node.outputs[k])] = std::move(results[k]);
       }
@@ -288,6 +297,17 @@ const Graph& Program::graph() const { return body_->graph; }
 bool Program::is_stale() const { return body_->version() != body_->watched_version; }
 
 std::vector<Array> Program::run(std::span<const Array> inputs, std::span<const Array> scalars) const {
+  return run_once(inputs, scalars, nullptr);
+}
+
+std::vector<double> Program::profile(std::span<const Array> inputs, std::span<const Array> scalars) const {
+  std::vector<double> seconds;
+  static_cast<void>(run_once(inputs, scalars, &seconds));
+  return seconds;
+}
+
+std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<const Array> scalars,
+                                     std::vector<double>* seconds) const {
   Body& body = *body_;
   check_like(body.graph, "inputs", body.graph.inputs(), inputs);
   check_like(body.graph, "scalars", body.graph.scalars(), scalars);
@@ -316,7 +336,7 @@ std::vector<Array> Program::run(std::span<const Array> inputs, std::span<const A
   std::vector<Array> results;
   const auto pass = [&] {
     try {
-      results = body.execute(*plan, *lane, inputs, scalars);
+      results = body.execute(*plan, *lane, inputs, scalars, seconds);
     } catch (...) {
       body.clear(*lane);
       throw;

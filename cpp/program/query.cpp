@@ -12,6 +12,15 @@ const Shape& ShapeQuery::input(std::size_t i) const {
   return operands_[i]->shape;
 }
 
+const Shape& ShapeQuery::input(std::size_t i, std::size_t least_rank) const {
+  const Shape& shape = input(i);
+  if (shape.size() < least_rank) {
+    throw std::logic_error(
+        text(op(), ": expected operand ", i, " of at least ", least_rank, " axes, got ", to_string(shape)));
+  }
+  return shape;
+}
+
 const Attribute& ShapeQuery::attribute(const char* name) const {
   const Attribute* found = node_.attribute(name);
   if (found == nullptr) {
@@ -82,8 +91,14 @@ std::vector<int> ShapeQuery::axes(const char* name, int rank) const {
     return axes;
   }
   for (const Dim& dim : dims(name)) {
-    const auto axis = static_cast<int>(dim.value());
-    axes.push_back(axis < 0 ? axis + rank : axis);
+    const std::ptrdiff_t axis = dim.value();
+    if (rank == 0 && (axis == 0 || axis == -1)) {
+      continue;  // reductions of a scalar may name its missing axis
+    }
+    if (axis < -rank || axis >= rank) {
+      throw std::logic_error(text(op(), ": expected '", name, "' from ", -rank, " to ", rank - 1, ", got ", axis));
+    }
+    axes.push_back(static_cast<int>(axis < 0 ? axis + rank : axis));
   }
   return axes;
 }

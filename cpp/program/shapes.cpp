@@ -81,7 +81,7 @@ Shapes concat_fn(const ShapeQuery& q) {
   const std::size_t axis = one_axis(q);
   Shape out = q.input(0);
   for (std::size_t i = 1; i < q.n_inputs(); ++i) {
-    const Shape& shape = q.input(i);
+    const Shape& shape = q.input(i, out.size());
     for (std::size_t a = 0; a < out.size(); ++a) {
       out[a] = a == axis ? out[a] + shape[a] : q.same(out[a], shape[a]);
     }
@@ -99,12 +99,25 @@ Shapes split_fn(const ShapeQuery& q) {
   return out;
 }
 
+// As make_flatten_memory() in program/call.cpp.
+Shapes flatten_memory_fn(const ShapeQuery& q) {
+  const Shape& x = q.input(0, 1);
+  return {{x[0], product(std::span(x).subspan(1))}};
+}
+
+// As make_joined() there: the first channels of a buffer.
+Shapes joined_fn(const ShapeQuery& q) {
+  Shape out = q.input(0, 2);
+  out[1] = q.dim("n_channels");
+  return {out};
+}
+
 Shapes slice_fn(const ShapeQuery& q) { return {q.dims("size")}; }
 Shapes index_shape_fn(const ShapeQuery& q) { return {q.input(1)}; }
 
 Shapes index_fn(const ShapeQuery& q) {
   Shape out = q.input(1);
-  const Shape& x = q.input(0);
+  const Shape& x = q.input(0, q.n_inputs() - 1);
   out.insert(out.end(), x.begin() + static_cast<std::ptrdiff_t>(q.n_inputs()) - 1, x.end());
   return {out};
 }
@@ -116,28 +129,29 @@ Shapes one_hot_fn(const ShapeQuery& q) {
 }
 
 Shapes pixel_shuffle_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
+  const Shape& x = q.input(0, 4);
   const Dim r = q.dim("factor");
   return {{x[0], floor_div(x[1], r * r), x[2] * r, x[3] * r}};
 }
 
 Shapes pixel_unshuffle_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
+  const Shape& x = q.input(0, 4);
   const Dim r = q.dim("factor");
   return {{x[0], x[1] * r * r, floor_div(x[2], r), floor_div(x[3], r)}};
 }
 
 Shapes linear_fn(const ShapeQuery& q) {
-  Shape out = q.input(0);
-  q.same(out.back(), q.input(1)[1]);
-  out.back() = q.input(1)[0];
+  Shape out = q.input(0, 1);
+  const Shape& weight = q.input(1, 2);
+  q.same(out.back(), weight[1]);
+  out.back() = weight[0];
   return {out};
 }
 
 // Leading axes broadcast; an operand of one axis is a row on the left and a column on the right, and leaves no axis behind.
 Shapes matmul_fn(const ShapeQuery& q) {
-  const Shape& a = q.input(0);
-  const Shape& b = q.input(1);
+  const Shape& a = q.input(0, 1);
+  const Shape& b = q.input(1, 1);
   const std::size_t lead_a = a.size() > 2 ? a.size() - 2 : 0;
   const std::size_t lead_b = b.size() > 2 ? b.size() - 2 : 0;
   using Diff = std::ptrdiff_t;
@@ -170,9 +184,16 @@ Pads pads(const ShapeQuery& q, std::size_t n_axes) {
   Pads out{std::vector<Dim>(n_axes, Dim(0)), std::vector<Dim>(n_axes, Dim(0))};
   const auto* list = q.has("padding") ? q.attribute("padding").as<Attribute::List>() : nullptr;
   for (std::size_t i = 0; list != nullptr && i < n_axes; ++i) {
-    const auto& pair = *(*list)[i].as<Attribute::List>();
-    out.begin[i] = Dim(static_cast<std::ptrdiff_t>(*pair[0].as<std::int64_t>()));
-    out.end[i] = Dim(static_cast<std::ptrdiff_t>(*pair[1].as<std::int64_t>()));
+    const auto* pair = list->at(i).as<Attribute::List>();
+    const auto side = [&](std::size_t k) {
+      const auto* n = pair == nullptr ? nullptr : pair->at(k).as<std::int64_t>();
+      if (n == nullptr) {
+        throw std::logic_error(text(q.op(), ": expected pairs of numbers as 'padding', got ", q.attribute("padding").str()));
+      }
+      return Dim(static_cast<std::ptrdiff_t>(*n));
+    };
+    out.begin[i] = side(0);
+    out.end[i] = side(1);
   }
   return out;
 }
@@ -211,8 +232,8 @@ std::vector<Dim> window_out(const ShapeQuery& q, std::span<const Dim> spatial, c
 std::span<const Dim> spatial(const Shape& shape) { return std::span(shape).subspan(2); }
 
 Shapes conv_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
-  const Shape& weight = q.input(1);
+  const Shape& x = q.input(0, 3);
+  const Shape& weight = q.input(1, x.size());
   Shape out{x[0], weight[0]};
   q.same(x[1], weight[1] * q.dim("groups", 1));
   const auto sizes = window_out(q, spatial(x), {weight.begin() + 2, weight.end()});
@@ -222,8 +243,8 @@ Shapes conv_fn(const ShapeQuery& q) {
 
 // As make_transposed_window(), on Dims.
 Shapes conv_transpose_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
-  const Shape& weight = q.input(1);
+  const Shape& x = q.input(0, 3);
+  const Shape& weight = q.input(1, x.size());
   const std::size_t n = x.size() - 2;
   const std::vector<Dim> stride = list_or(q, "stride", n, 1);
   const std::vector<Dim> dilation = list_or(q, "dilation", n, 1);
@@ -239,7 +260,7 @@ Shapes conv_transpose_fn(const ShapeQuery& q) {
 }
 
 Shape pooled(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
+  const Shape& x = q.input(0, 3);
   Shape out{x[0], x[1]};
   if (q.has("output_size")) {
     const auto sizes = q.dims("output_size");
@@ -268,7 +289,8 @@ Shapes pad_fn(const ShapeQuery& q) {
 }
 
 Shapes interpolate_fn(const ShapeQuery& q) {
-  Shape out{q.input(0)[0], q.input(0)[1]};
+  const Shape& x = q.input(0, 2);
+  Shape out{x[0], x[1]};
   const auto sizes = q.dims("size");
   out.insert(out.end(), sizes.begin(), sizes.end());
   return {out};
@@ -278,7 +300,7 @@ Shapes interpolate_fn(const ShapeQuery& q) {
 
 // A scalar, or a value a target where reduction="none"; then what the gradient needs.
 Shapes class_loss_fn(const ShapeQuery& q) {
-  Shape rows = q.input(0);
+  Shape rows = q.input(0, 1);
   rows.erase(rows.begin() + (rows.size() > 1 ? 1 : 0));
   return {q.string("reduction", "mean") == "none" ? rows : Shape{}, rows, {}};
 }
@@ -288,7 +310,7 @@ Shapes n_fn(const ShapeQuery& q) { return {{q.dim("n")}}; }
 Shapes dropout_fn(const ShapeQuery& q) { return {q.input(0), q.input(0)}; }
 
 Shapes dropout_channels_fn(const ShapeQuery& q) {
-  Shape mask(q.input(0).size(), Dim(1));
+  Shape mask(q.input(0, 2).size(), Dim(1));
   mask[0] = q.input(0)[0];
   mask[1] = q.input(0)[1];
   return {q.input(0), mask};
@@ -297,30 +319,39 @@ Shapes dropout_channels_fn(const ShapeQuery& q) {
 // ---- normalisation, states ----
 
 Shapes batch_norm_training_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(0);
+  const Shape& x = q.input(0, 2);
   return {x, {x[1]}, {x[1]}};
 }
 
 Shapes batch_norm_grad_fn(const ShapeQuery& q) {
-  const Shape& x = q.input(1);
+  const Shape& x = q.input(1, 2);
   return {x, {x[1]}, {x[1]}};
+}
+
+// The last axes, that layer_norm normalises over.
+std::size_t n_normalised(const ShapeQuery& q, const Shape& x) {
+  const std::ptrdiff_t n = q.dim("n_axes").value();
+  if (n < 0 || n > static_cast<std::ptrdiff_t>(x.size())) {
+    throw std::logic_error(text(q.op(), ": expected 'n_axes' from 0 to ", x.size(), ", got ", n));
+  }
+  return static_cast<std::size_t>(n);
 }
 
 Shapes layer_norm_fn(const ShapeQuery& q) {
   const Shape& x = q.input(0);
-  const auto n_rows = x.size() - static_cast<std::size_t>(q.dim("n_axes").value());
+  const auto n_rows = x.size() - n_normalised(q, x);
   const Shape rows{product(std::span(x).first(n_rows))};
   return {x, rows, rows};
 }
 
 Shapes layer_norm_grad_fn(const ShapeQuery& q) {
   const Shape& x = q.input(1);
-  const Shape last(x.end() - q.dim("n_axes").value(), x.end());
+  const Shape last(x.end() - static_cast<std::ptrdiff_t>(n_normalised(q, x)), x.end());
   return {x, last, last};
 }
 
 Shapes group_norm_fn(const ShapeQuery& q) {
-  const Shape groups{q.input(0)[0], q.dim("num_groups")};
+  const Shape groups{q.input(0, 1)[0], q.dim("num_groups")};
   return {q.input(0), groups, groups};
 }
 
@@ -458,6 +489,10 @@ Table make_table() {
   table["dropout"] = dropout_fn;
   table["dropout2d"] = dropout_channels_fn;
   table["mask_scale"] = second_fn;
+  table["buffer"] = shape_fn;
+  table["place"] = second_fn;
+  table["joined"] = joined_fn;
+  table["flatten_memory"] = flatten_memory_fn;
   table["permute"] = permute_fn;
   table["concat"] = concat_fn;
   table["split"] = split_fn;

@@ -261,7 +261,7 @@ Array Array::broadcast_to(const Extents& shape) const {
   array.shape_ = shape;
   array.strides_ = Extents(shape.rank(), 0);
   const int shift = shape.rank() - rank();
-  bool fits = shift >= 0;
+  bool fits = shift >= 0 && std::all_of(shape.begin(), shape.end(), [](std::ptrdiff_t n) { return n >= 0; });
   for (int axis = 0; fits && axis < rank(); ++axis) {
     if (shape_[axis] == shape[axis + shift]) {
       array.strides_[axis + shift] = shape_[axis] == 1 ? 0 : strides_[axis];

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "tensor/copy_elements.hpp"
+#include "tensor/json.hpp"
 
 namespace striate {
 namespace {
@@ -99,13 +100,13 @@ struct Entry {
 };
 
 // Reads the one shape of JSON that a header has: no recursion, so no nesting can exhaust the stack.
-class HeaderParser {
+class HeaderParser : private JsonScanner {
  public:
   HeaderParser(const std::string& path, const char* file, std::uint64_t begin, std::uint64_t end)
-      : path_(path), file_(file), at_(begin), end_(end) {}
+      : JsonScanner("safetensors", text("'", path, "'"), "the file is damaged or not safetensors", file, begin, end) {}
 
   void parse(std::vector<Entry>& entries, std::map<std::string, std::string>& metadata) {
-    if (at_ == end_ || file_[at_] != '{') {
+    if (at_ == end_ || data_[at_] != '{') {
       refuse("a header that starts with '{'");
     }
     std::set<std::string> seen;
@@ -134,206 +135,9 @@ class HeaderParser {
   }
 
  private:
-  [[noreturn]] void refuse(const char* expected) const {
-    const std::string in_key = key_.empty() ? "" : text(" (key '", key_, "')");
-    std::string got = "the end of the header";
-    if (at_ < end_) {
-      const auto c = static_cast<unsigned char>(file_[at_]);
-      got = c >= 0x20 && c < 0x7f ? text('\'', file_[at_], '\'') : text("byte value ", static_cast<int>(c));
-    }
-    throw FormatError(text("safetensors: expected ", expected, " at byte ", at_, " of '", path_, "'", in_key, ", got ", got,
-                           "; the file is damaged or not safetensors"));
-  }
-
   [[noreturn]] void refuse_at(std::uint64_t position, const std::string& expected, const std::string& got) const {
-    throw FormatError(text("safetensors: expected ", expected, " at byte ", position, " of '", path_, "' (key '", key_,
+    throw FormatError(text("safetensors: expected ", expected, " at byte ", position, " of ", where(), " (key '", key_,
                            "'), got ", got, "; the file is damaged or of a type striate does not read"));
-  }
-
-  void skip_space() {
-    while (at_ < end_ && (file_[at_] == ' ' || file_[at_] == '\n' || file_[at_] == '\r' || file_[at_] == '\t')) {
-      ++at_;
-    }
-  }
-
-  [[nodiscard]] bool take(char c) {
-    skip_space();
-    if (at_ < end_ && file_[at_] == c) {
-      ++at_;
-      return true;
-    }
-    return false;
-  }
-
-  void need(char c, const char* expected) {
-    if (!take(c)) {
-      refuse(expected);
-    }
-  }
-
-  // Calls f(key, position) behind each "key": of an object; f reads the value.
-  template <class F>
-  void object(F&& f) {
-    need('{', "'{'");
-    if (take('}')) {
-      return;
-    }
-    do {
-      skip_space();
-      const std::uint64_t position = at_;
-      std::string key = string();
-      need(':', "':'");
-      f(std::move(key), position);
-    } while (take(','));
-    need('}', "',' or '}'");
-  }
-
-  unsigned hex4() {
-    unsigned value = 0;
-    for (int i = 0; i < 4; ++i, ++at_) {
-      const char c = at_ < end_ ? file_[at_] : '\0';
-      const int digit = c >= '0' && c <= '9'   ? c - '0'
-                        : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                        : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                               : -1;
-      if (digit < 0) {
-        refuse("four hexadecimal digits");
-      }
-      value = value * 16 + static_cast<unsigned>(digit);
-    }
-    return value;
-  }
-
-  static void append_utf8(std::string& out, unsigned code) {
-    const auto put = [&](unsigned byte) { out.push_back(static_cast<char>(byte)); };
-    if (code < 0x80) {
-      put(code);
-    } else if (code < 0x800) {
-      put(0xC0 | code >> 6);
-      put(0x80 | (code & 0x3F));
-    } else if (code < 0x10000) {
-      put(0xE0 | code >> 12);
-      put(0x80 | (code >> 6 & 0x3F));
-      put(0x80 | (code & 0x3F));
-    } else {
-      put(0xF0 | code >> 18);
-      put(0x80 | (code >> 12 & 0x3F));
-      put(0x80 | (code >> 6 & 0x3F));
-      put(0x80 | (code & 0x3F));
-    }
-  }
-
-  void escape(std::string& out) {
-    const char c = at_ < end_ ? file_[at_] : '\0';
-    constexpr std::string_view from = "\"\\/bfnrt";
-    constexpr std::string_view to = "\"\\/\b\f\n\r\t";
-    if (const auto i = from.find(c); c != '\0' && i != std::string_view::npos) {
-      out.push_back(to[i]);
-      ++at_;
-      return;
-    }
-    if (c != 'u') {
-      refuse("an escape of JSON");
-    }
-    ++at_;
-    unsigned code = hex4();
-    if (code >= 0xD800 && code < 0xDC00) {
-      if (at_ + 1 >= end_ || file_[at_] != '\\' || file_[at_ + 1] != 'u') {
-        refuse("the second half of a surrogate pair");
-      }
-      at_ += 2;
-      const unsigned low = hex4();
-      if (low < 0xDC00 || low >= 0xE000) {
-        refuse("the second half of a surrogate pair before this place");
-      }
-      code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-    } else if (code >= 0xDC00 && code < 0xE000) {
-      refuse("a surrogate pair that is whole before this place");
-    }
-    append_utf8(out, code);
-  }
-
-  // One code point of well-formed UTF-8 (no overlong forms, no surrogates).
-  void multibyte(std::string& out) {
-    const auto first = static_cast<unsigned char>(file_[at_]);
-    const int n = first >= 0xF0 && first <= 0xF4  ? 4
-                  : first >= 0xE0 && first < 0xF0 ? 3
-                  : first >= 0xC2 && first < 0xE0 ? 2
-                                                  : 0;
-    if (n == 0 || at_ + static_cast<std::uint64_t>(n) > end_) {
-      refuse("UTF-8");
-    }
-    unsigned code = first & (0xFFU >> (n + 1));
-    for (int i = 1; i < n; ++i) {
-      const auto next = static_cast<unsigned char>(file_[at_ + static_cast<std::uint64_t>(i)]);
-      if ((next & 0xC0) != 0x80) {
-        refuse("UTF-8");
-      }
-      code = code << 6 | (next & 0x3F);
-    }
-    if ((n == 3 && code < 0x800) || (n == 4 && (code < 0x10000 || code > 0x10FFFF)) || (code >= 0xD800 && code < 0xE000)) {
-      refuse("UTF-8");
-    }
-    out.append(file_ + at_, static_cast<std::size_t>(n));
-    at_ += static_cast<std::uint64_t>(n);
-  }
-
-  std::string string() {
-    need('"', "a string");
-    std::string out;
-    while (true) {
-      if (at_ == end_) {
-        refuse("the '\"' that ends a string");
-      }
-      const auto c = static_cast<unsigned char>(file_[at_]);
-      if (c == '"') {
-        ++at_;
-        return out;
-      }
-      if (c < 0x20) {
-        refuse("a character that may stand in a JSON string");
-      }
-      if (c == '\\') {
-        ++at_;
-        escape(out);
-      } else if (c < 0x80) {
-        out.push_back(static_cast<char>(c));
-        ++at_;
-      } else {
-        multibyte(out);
-      }
-    }
-  }
-
-  std::uint64_t number() {
-    skip_space();
-    const std::uint64_t start = at_;
-    std::uint64_t value = 0;
-    for (; at_ < end_ && file_[at_] >= '0' && file_[at_] <= '9'; ++at_) {
-      const auto digit = static_cast<std::uint64_t>(file_[at_] - '0');
-      if (__builtin_mul_overflow(value, std::uint64_t{10}, &value) || __builtin_add_overflow(value, digit, &value) ||
-          value > std::uint64_t{1} << 62) {
-        at_ = start;
-        refuse("an integer below 2^62");
-      }
-    }
-    if (at_ == start || (file_[start] == '0' && at_ > start + 1)) {
-      at_ = start;
-      refuse("an integer of at least 0");
-    }
-    return value;
-  }
-
-  template <class F>
-  void array(F&& f) {
-    need('[', "'['");
-    if (take(']')) {
-      return;
-    }
-    do {
-      f();
-    } while (take(','));
-    need(']', "',' or ']'");
   }
 
   void parse_metadata(std::map<std::string, std::string>& metadata) {
@@ -415,12 +219,6 @@ class HeaderParser {
                 text("[", entry.begin, ", ", entry.end, "]"));
     }
   }
-
-  const std::string& path_;
-  const char* file_;
-  std::uint64_t at_;
-  std::uint64_t end_;
-  std::string key_;
 };
 
 // Offsets must tile the buffer: no gap, no overlap, nothing behind the last tensor.
@@ -440,24 +238,6 @@ void check_tiling(const std::string& path, const std::vector<Entry>& entries, st
     throw FormatError(text("safetensors: expected the data to end with the last tensor at byte ", buffer_begin + expected,
                            " of '", path, "', got a file of ", buffer_begin + buffer_bytes, " bytes; the file is damaged"));
   }
-}
-
-void append_json_string(std::string& out, const std::string& value) {
-  constexpr const char* digits = "0123456789abcdef";
-  out.push_back('"');
-  for (const char c : value) {
-    if (c == '"' || c == '\\') {
-      out.push_back('\\');
-      out.push_back(c);
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      out += "\\u00";
-      out.push_back(digits[static_cast<unsigned char>(c) >> 4]);
-      out.push_back(digits[static_cast<unsigned char>(c) & 15]);
-    } else {
-      out.push_back(c);
-    }
-  }
-  out.push_back('"');
 }
 
 void write_all(int fd, const void* data, std::uint64_t bytes, const std::string& path) {

@@ -3,7 +3,7 @@
 from striate import autograd, machine, memory, ops
 from striate._core import DType, DTypeError, ShapeError, __version__
 from striate.autograd import RecordError, Tensor, enable_grad, is_grad_enabled, no_grad
-from striate.compile import compile, compile_step
+from striate.compile import compile, compile_step, load_program
 from striate.machine import isa, precision, threads
 from striate.ops import *  # noqa: F403
 from striate.ops import __all__ as _ops_all
@@ -39,6 +39,7 @@ __all__ = [
     "int64",
     "is_grad_enabled",
     "isa",
+    "load_program",
     "machine",
     "memory",
     "no_grad",

@@ -20,6 +20,8 @@ Image = pytest.importorskip("PIL.Image")
 
 from typer.testing import CliRunner, Result  # noqa: E402
 
+import striate  # noqa: E402
+from striate import models  # noqa: E402
 from striate.apps import classify, cli  # noqa: E402
 from striate.apps.commands import app  # noqa: E402
 from striate.apps.run import RunFolder  # noqa: E402
@@ -160,6 +162,28 @@ def test_info() -> None:
     assert result.exit_code == 0, result.output
     for name in ("version", "cpu", "isa", "threads", "build"):
         assert any(line.startswith(name) for line in result.stdout.splitlines())
+
+
+def test_profile_shows_nodes_and_times(tmp_path: Path) -> None:
+    assert run("profile", "lenet").exit_code == 0
+    result = run("profile", "resnet20", "--batch", 2)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:3] == ["node", "fused", "result"]
+    assert sum(line.startswith("conv2d") for line in lines) >= 19
+    assert "nodes" in lines[-1]
+    assert "GFLOP/s" in lines[-1]
+    assert_refused(run("profile", "resnet99"), "expected a program file or one of")
+    assert_refused(run("profile", "densenet121", "--size", 1), "expected images of at least")
+
+
+def test_profile_of_a_saved_program(tmp_path: Path) -> None:
+    model = models.build("lenet", in_channels=1, image_size=(28, 28))
+    file = tmp_path / "lenet.safetensors"
+    striate.compile(model, striate.zeros(1, 1, 28, 28)).save(file)
+    result = run("profile", file, "--size", 28)
+    assert result.exit_code == 0, result.output
+    assert "max_pool2d" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@
 namespace striate {
 
 // A number, and the expression it came from: a polynomial with integer coefficients in the axes of inputs and in quotients,
-// minima and maxima of Dims. Equal polynomials are equal expressions. A constant has no expression.
+// minima and maxima of Dims. Equal polynomials are equal expressions. A constant has no expression. Arithmetic throws
+// ShapeError for values beyond 64 bits and for expressions that no network makes.
 class Dim {
  public:
   Dim() = default;
@@ -27,6 +28,8 @@ class Dim {
   // The value when the inputs have these shapes; throws ShapeError when an input or axis is missing.
   [[nodiscard]] std::ptrdiff_t evaluate(std::span<const Extents> inputs) const;
   [[nodiscard]] std::string str() const;  // "2*i0.2 + 1", i0.2 being axis 2 of input 0
+  // Reads what str() wrote, for inputs of these shapes. Throws std::invalid_argument for any other text.
+  [[nodiscard]] static Dim parse(const std::string& source, std::span<const Extents> inputs);
 
   friend Dim operator+(const Dim& a, const Dim& b);
   friend Dim operator-(const Dim& a, const Dim& b);
@@ -48,6 +51,7 @@ class Dim {
 
  private:
   struct Atom;
+  struct Parser;
   struct Term {
     std::ptrdiff_t factor = 0;
     std::vector<std::shared_ptr<const Atom>> atoms;  // in the order of their text

@@ -19,12 +19,19 @@ struct ConvParams {
   std::ptrdiff_t groups = 1;
 };
 
-// What may be fused behind a convolution or a linear layer: y = clamp(acc + bias, lo, hi).
+// What may be fused behind a convolution or a linear layer: y = f(acc + bias + add), or f(acc + bias) + add, where f is a
+// clamp to [lo, hi], an element-wise operator of one operand, or nothing.
 struct Fused {
   const Array* bias = nullptr;
+  const Array* add = nullptr;  // of the result's shape and dtype
+  bool adds_last = false;
   bool clamps = false;
   double lo = 0;
   double hi = 0;
+  int map = -1;  // find_map_op, with its parameters a and b
+  double a = 0;
+  double b = 0;
+  const Array* into = nullptr;  // convolutions: memory of the result's shape, neighbouring channels, to write it to
 };
 
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
@@ -240,20 +247,27 @@ struct BatchNormed {
   Array mean;
   Array var;
 };
+// With a tail y is that plus `add`, then through a ReLU.
+struct NormTail {
+  const Array* add = nullptr;  // of x's shape
+  bool has_relu = false;
+};
 [[nodiscard]] BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias,
-                                              double eps);
+                                              double eps, const NormTail& tail = {});
 // y = (x − mean)/√(var + eps)·weight + bias with statistics given.
 [[nodiscard]] Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
-                                    const Array* bias, double eps);
+                                    const Array* bias, double eps, const NormTail& tail = {});
 
 struct NormGradients {
   Array grad_x;
   Array grad_weight;
   Array grad_bias;
 };
-// `is_training`: mean and var depend on x. All three gradients come from the same two passes.
+// `is_training`: mean and var depend on x. All three gradients come from the same two passes. `has_relu`: grad_y is that
+// behind a ReLU of the result, which weight and bias tell again from x.
 [[nodiscard]] NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
-                                            const Array& mean, const Array& var, double eps, bool is_training);
+                                            const Array& mean, const Array& var, double eps, bool is_training,
+                                            bool has_relu = false, const Array* bias = nullptr);
 // Statistics per image and group (N, groups), or per row (rows,).
 struct GroupNormed {
   Array y;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -88,6 +89,7 @@ class Graph {
   ValueId add_scalar(const std::string& name, const Array& example);
   ValueId add_state(const std::string& name, const Array& array);
   ValueId add_constant(const Array& array);
+  ValueId add_result_like(ValueId id);  // a value of the same type, which a node of with_nodes() makes
   // Appends a call whose kernels returned `results`. Throws std::logic_error when the shape function disagrees with them.
   std::vector<ValueId> add_node(const std::string& op, std::vector<std::pair<std::string, Attribute>> attributes,
                                 std::vector<ValueId> inputs, std::span<const Array> results);
@@ -111,8 +113,24 @@ class Graph {
   // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
   // every shape follows from its node.
   void validate() const;
+  void check_order() const;                  // the first of these only
   [[nodiscard]] std::string str() const;     // one line a value or node; equal graphs give equal text
   [[nodiscard]] std::uint64_t hash() const;  // of the text and of the content of constants
+
+  // What a graph consists of, as a reader of files finds it: sizes of inputs are Dims, results have no sizes yet unless no
+  // shape function gives them.
+  struct Parts {
+    std::vector<Value> values;
+    std::vector<Node> nodes;
+    std::vector<Guard> guards;  // beside those that operators need
+    std::vector<ValueId> inputs;
+    std::vector<ValueId> scalars;
+    std::vector<ValueId> states;
+    std::vector<ValueId> results;
+  };
+  // Trusts nothing: works sizes out anew, and throws std::logic_error unless every id, kind, operand and attribute is one
+  // that the operators of the core can run with.
+  [[nodiscard]] static Graph from_parts(Parts parts);
 
   // The same inputs, scalars, states, guards and results with other nodes, which make values of this graph; constants and
   // results that are no longer used are gone, and values have new ids.
@@ -141,6 +159,22 @@ struct GuardError : std::runtime_error {
 // that layer's weights; changes of states happen in place, and steps of one optimizer become one; dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
 
+// A graph in a file: a safetensors file whose tensors are the constants and states, in the order of their memory, and whose
+// metadata holds the rest as JSON under "striate_program". Equal graphs and metadata give equal bytes.
+struct GraphFile {
+  Graph graph;
+  std::map<std::string, std::string> metadata;  // what the writer added
+};
+
+// Atomic, as write_safetensors. Throws std::invalid_argument for metadata of the reserved name and for operators that only
+// Python has, all of which it names; std::system_error when the system refuses.
+void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata = {});
+
+// Constants are read-only views of the mapped file, which nobody may change meanwhile; states are copies. Throws FormatError
+// (see safetensors.hpp) for anything that no graph can be, naming the file and the node or key; std::system_error when the
+// system refuses.
+[[nodiscard]] GraphFile load_graph(const std::string& path);
+
 // Whether the core computes this operator, so that a Program may hold it.
 [[nodiscard]] bool has_call(const std::string& op);
 
@@ -159,6 +193,8 @@ class Program {
   // Thread-safe: each concurrent call has an arena of its own, the first calls for a shape excepted. States are shared; a
   // graph that assigns them is run by one thread at a time. Throws ShapeError, DTypeError, GuardError.
   [[nodiscard]] std::vector<Array> run(std::span<const Array> inputs, std::span<const Array> scalars) const;
+  // Runs once more, and returns the seconds that each node took.
+  [[nodiscard]] std::vector<double> profile(std::span<const Array> inputs, std::span<const Array> scalars) const;
 
   [[nodiscard]] const Graph& graph() const;
   [[nodiscard]] bool is_stale() const;  // a watched weight has changed
@@ -175,6 +211,9 @@ class Program {
   void set_cache_bytes(std::ptrdiff_t bytes);
 
  private:
+  [[nodiscard]] std::vector<Array> run_once(std::span<const Array> inputs, std::span<const Array> scalars,
+                                            std::vector<double>* seconds) const;
+
   struct Body;
   std::unique_ptr<Body> body_;
 };
@@ -187,7 +226,8 @@ class ShapeQuery {
   [[nodiscard]] const std::string& op() const { return node_.op; }
   [[nodiscard]] std::size_t n_inputs() const { return operands_.size(); }
   [[nodiscard]] bool has_input(std::size_t i) const { return i < operands_.size() && operands_[i] != nullptr; }
-  [[nodiscard]] const Shape& input(std::size_t i) const;
+  [[nodiscard]] const Shape& input(std::size_t i) const;                          // throws std::logic_error when absent
+  [[nodiscard]] const Shape& input(std::size_t i, std::size_t least_rank) const;  // or of fewer axes
   [[nodiscard]] int rank(std::size_t i) const { return static_cast<int>(input(i).size()); }
   [[nodiscard]] bool has(const char* name) const;  // present and not none
   [[nodiscard]] Dim dim(const char* name) const;

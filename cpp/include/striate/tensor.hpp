@@ -92,6 +92,8 @@ class Storage {
   // Exposed storage may change without its version: nothing derived from it is cached across calls.
   [[nodiscard]] bool is_exposed() const { return is_exposed_.load(std::memory_order_relaxed); }
   void expose() { is_exposed_.store(true, std::memory_order_relaxed); }
+  // The owner promises that nobody writes this memory as long as it is used here.
+  void seal() { is_exposed_.store(false, std::memory_order_relaxed); }
 
   // What was derived from this storage at `version()` under `key`, or null. Thread-safe.
   struct Derived;

@@ -183,6 +183,22 @@ def tune(
         console.print(f"wrote {out}; load it with striate.machine.tuning({str(out)!r})", highlight=False, markup=False)
 
 
+@app.command()
+def profile(
+    model: Annotated[str, typer.Argument(help="A network of the catalog, or a program file.", show_default=False)],
+    batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
+    size: Annotated[int | None, typer.Option(help="Side of the images; the network's own by default.")] = None,
+) -> None:
+    """Run a network as a program and show what each node does, and how long it takes.
+
+    Weights of a network of the catalog are random; times do not depend on them.
+    """
+    from striate.apps.profile import profile as measure
+
+    with _reported():
+        console.print(str(measure(model, batch, size)), highlight=False, markup=False)
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from striate import _core
 from striate.autograd import Tensor, no_grad
 from striate.autograd.record import record
+from striate.compile.explain import Explanation, explain_graph
 from striate.nn import Module
 from striate.ops import from_numpy
 
@@ -52,6 +54,7 @@ class Program:
         self._lock = threading.Lock()
         self._variants = [_Variant(function, example)]
         self._n_inputs = len(example)
+        self._example = list(example)
         self._cache_bytes: int | None = None
 
     @property
@@ -100,6 +103,57 @@ class Program:
                 variant.core.set_cache_bytes(self._cache_bytes)
             self._variants = [variant, *self._variants][:MOST_VARIANTS]
         return variant.structure(variant.core.run(arrays, []))
+
+    def explain(self, *inputs: Any, measure: bool = False) -> Explanation:
+        """Tell node by node what was fused, which algorithm runs, and what it costs.
+
+        Parameters
+        ----------
+        *inputs : Tensor or array
+            As for a call; the example it was compiled with when left out.
+        measure : bool, default False
+            Run it ten times and give the median time of each node.
+
+        Returns
+        -------
+        Explanation
+            `str` makes a table of it.
+
+        Examples
+        --------
+        >>> import striate
+        >>> program = striate.compile(lambda x: striate.relu(x * 2.0), striate.zeros(2, 3))
+        >>> [row.op for row in program.explain().rows]
+        ['mul', 'relu']
+        """
+        tensors = [_as_tensor(x) for x in inputs] if inputs else self._example
+        self(*tensors)  # records again where these inputs ask for it
+        return explain_graph(self._variants[0].core, [x._array for x in tensors], n_passes=10 if measure else 0)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the program to a file, which `striate.load_program` and a C++ program can run.
+
+        The file holds the weights and the graph of the record that ran last, and nothing of this machine: packed weights
+        and plans are made where it is loaded. The same program gives the same bytes. A file already there is replaced, at
+        once or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            Of any ending; it is a safetensors file.
+
+        Raises
+        ------
+        ValueError
+            A program that keeps states between calls (random draws), or has operators that only Python has.
+        TypeError
+            Results in dicts whose keys are neither texts nor numbers.
+        OSError
+            A folder that is missing or cannot be written, a full disk.
+        """
+        from striate.compile.file import write  # reads back as a Program, so it imports this file
+
+        write(self._variants[0].core, self._variants[0].structure, path)
 
     def memory(self) -> dict[str, int]:
         """Return arena_bytes and least_bytes of the plan that ran last, and the number of plans and arenas.

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from striate import _core, ops
 from striate.autograd import RecordError, Tensor, enable_grad, grad
 from striate.autograd.record import record
+from striate.compile.explain import Explanation, explain_graph
 from striate.compile.program import MOST_VARIANTS
 from striate.nn import Module
 
@@ -114,6 +115,28 @@ class TrainingStep:
         """Return arena_bytes, least_bytes, n_plans and n_arenas of the record that ran last; see `Program.memory`."""
         found = [variants[0] for variants in self._variants.values() if variants]
         return found[-1].core.memory() if found else {"arena_bytes": 0, "least_bytes": 0, "n_plans": 0, "n_arenas": 0}
+
+    def explain(self, x: Tensor, y: Tensor, *, measure: bool = False) -> Explanation:
+        """Tell node by node what a step does; see `Program.explain`.
+
+        Model and optimizer are as before afterwards, also when passes are measured.
+
+        Raises
+        ------
+        RuntimeError
+            Steps run eagerly; the text gives the reason.
+        """
+        before = _Snapshot(self._model, self._optimizer)
+        try:
+            self._run(x, y)
+            if self.reason is not None:
+                raise RuntimeError(f"explain: expected a recorded step, got one that runs eagerly: {self.reason}")
+            variant = next(v for v in self._variants[self._key(x, y)] if v.core.graph is not None)
+            return explain_graph(
+                variant.core, [x._array, y._array], self._scalars(variant.trained), n_passes=5 if measure else 0
+            )
+        finally:
+            before.restore()
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Train on one batch; returns (loss, model(x)).

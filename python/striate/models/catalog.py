@@ -7,12 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
+from striate.models.cifar_resnet import resnet20, resnet56, wide_resnet28_10
+from striate.models.convnext import convnext_tiny
+from striate.models.deeplab import deeplabv3_resnet50
 from striate.models.densenet import densenet121
 from striate.models.efficientnet import efficientnet_b0
+from striate.models.googlenet import googlenet
 from striate.models.lenet import LeNet
 from striate.models.mobilenet import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 from striate.models.plain import Plain, SmallVGG
 from striate.models.resnet import resnet18, resnet18_cifar, resnet34, resnet50, resnext50_32x4d
+from striate.models.shufflenet import shufflenet_v2_x1_0
 from striate.models.squeezenet import squeezenet1_1
 from striate.models.unet import unet
 from striate.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
@@ -89,18 +94,31 @@ CATALOG = {
     "resnet18": Entry(_any_size(resnet18), 1, _RESNET, 11_689_512),
     "resnet34": Entry(_any_size(resnet34), 1, _RESNET, 21_797_672),
     "resnet50": Entry(_any_size(resnet50), 1, _RESNET, 25_557_032),
-    "resnet18-cifar": Entry(_any_size(resnet18_cifar), 1, _RESNET, 11_173_962, 32, 3, 10),
+    "resnet18_cifar": Entry(_any_size(resnet18_cifar), 1, _RESNET, 11_173_962, 32, 3, 10),
+    "resnet20": Entry(_any_size(resnet20), 1, _RESNET, 269_722, 32, 3, 10),
+    "resnet56": Entry(_any_size(resnet56), 1, _RESNET, 853_018, 32, 3, 10),
+    "wide_resnet28_10": Entry(
+        _any_size(wide_resnet28_10), 1, "Zagoruyko and Komodakis, 2016, arXiv:1605.07146", 36_479_194, 32, 3, 10
+    ),
     "resnext50_32x4d": Entry(_any_size(resnext50_32x4d), 1, "Xie et al., 2016, arXiv:1611.05431", 25_028_904),
+    "googlenet": Entry(
+        _any_size(partial(googlenet, aux_logits=False)), 31, "Szegedy et al., 2014, arXiv:1409.4842", 6_624_904
+    ),
     "densenet121": Entry(_any_size(densenet121), 29, "Huang et al., 2016, arXiv:1608.06993", 7_978_856),
-    "squeezenet1_1": Entry(_any_size(squeezenet1_1), 17, "Iandola et al., 2016, arXiv:1602.07360", 1_235_496),
+    "squeezenet1_1": Entry(_any_size(squeezenet1_1), 25, "Iandola et al., 2016, arXiv:1602.07360", 1_235_496),
     "mobilenet_v2": Entry(_any_size(mobilenet_v2), 1, "Sandler et al., 2018, arXiv:1801.04381", 3_504_872),
     "mobilenet_v3_small": Entry(_any_size(mobilenet_v3_small), 1, _MOBILENET_V3, 2_542_856),
     "mobilenet_v3_large": Entry(_any_size(mobilenet_v3_large), 1, _MOBILENET_V3, 5_483_032),
+    "shufflenet_v2_x1_0": Entry(_any_size(shufflenet_v2_x1_0), 1, "Ma et al., 2018, arXiv:1807.11164", 2_278_604),
     "efficientnet_b0": Entry(_any_size(efficientnet_b0), 1, "Tan and Le, 2019, arXiv:1905.11946", 5_288_548),
+    "convnext_tiny": Entry(_any_size(convnext_tiny), 32, "Liu et al., 2022, arXiv:2201.03545", 28_589_128),
     "unet": Entry(
         _any_size(unet), 16, "Ronneberger et al., 2015, arXiv:1505.04597", 7_763_041, 256, 3, 1, 16, "segment"
     ),
-    "yolo-csp": Entry(
+    "deeplabv3_resnet50": Entry(
+        _any_size(deeplabv3_resnet50), 1, "Chen et al., 2017, arXiv:1706.05587", 39_638_869, 520, 3, 21, 1, "segment"
+    ),
+    "yolo_csp": Entry(
         _any_size(yolo_csp), 32, "Wang et al., 2019, arXiv:1911.11929", 7_235_389, 320, 3, 80, 32, "detect"
     ),
 }

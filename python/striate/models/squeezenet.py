@@ -38,7 +38,7 @@ class SqueezeNet(nn.Module):
 
     Notes
     -----
-    Keys are torchvision's. Images have at least 17 pixels a side.
+    Keys are torchvision's. Images have at least 25 pixels a side.
 
     References
     ----------

@@ -117,13 +117,14 @@ def interpolate(
             raise ValueError(
                 "interpolate: expected recompute_scale_factor with a scale_factor, got size; drop one of them"
             )
-        sizes = [int(n) for n in _per_axis("size", size, n_axes)]
+        # A Dim stays one, so that a record fits other images.
+        sizes = [n if isinstance(n, int) else int(n) for n in _per_axis("size", size, n_axes)]
         scales = [0.0] * n_axes
     else:
         factors = [float(s) for s in _per_axis("scale_factor", scale_factor, n_axes)]
         if any(s <= 0 for s in factors):
             raise ValueError(f"interpolate: expected scale_factor above 0, got {scale_factor!r}; use positive factors")
-        sizes = [math.floor(n * s) for n, s in zip(x.shape[2:], factors, strict=True)]
+        sizes = [n * int(s) if s.is_integer() else math.floor(n * s) for n, s in zip(x.shape[2:], factors, strict=True)]
         scales = [0.0] * n_axes if recompute_scale_factor else factors
     return _resample(  # type: ignore[no-any-return]
         x, size=sizes, scale_factor=scales, mode=mode, align_corners=bool(align_corners), antialias=antialias

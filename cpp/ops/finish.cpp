@@ -1,0 +1,73 @@
+#include "ops/finish.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "machine/memory.hpp"
+#include "machine/threads.hpp"
+#include "ops/map.hpp"
+
+namespace striate {
+
+Finish::Finish(const Fused& fused, const Array& y, const Array& addend, bool kernels_add)
+    : item_bytes_(item_bytes(y.dtype())), type_(y.dtype() == DType::float64 ? MapType::f64 : MapType::f32) {
+  const bool adds = fused.add != nullptr && (!kernels_add || fused.adds_last);
+  if (fused.add != nullptr) {
+    addend_bytes_ = addend.bytes() - y.bytes();
+  }
+  if (adds && !fused.adds_last) {
+    append(find_map_op("add"), 0, 0, true);
+  }
+  if (fused.map >= 0) {
+    append(fused.map, fused.a, fused.b, false);
+  } else if (fused.clamps && adds && !fused.adds_last) {
+    append(find_map_op("clip"), fused.lo, fused.hi, false);
+  }
+  if (adds && fused.adds_last) {
+    append(find_map_op("add"), 0, 0, true);
+  }
+}
+
+void Finish::append(int op, double a, double b, bool adds) {
+  auto* const fn = kernels().maps.map[op][static_cast<int>(type_)];
+  check<DTypeError>(fn != nullptr, map_info(op).name, ": expected an operator of floating-point tensors, got none of them");
+  steps_[n_steps_++] = {.fn = fn, .a = a, .b = b, .adds = adds};
+}
+
+void Finish::run(void* y, std::ptrdiff_t n) const {
+  constexpr std::ptrdiff_t kBytes = 2048;
+  alignas(kAlignment) std::byte strip[kBytes];  // kernels do not read what they write
+  for (std::ptrdiff_t first = 0; first < n; first += kBytes / item_bytes_) {
+    const std::ptrdiff_t length = std::min(n - first, kBytes / item_bytes_);
+    std::byte* const at = static_cast<std::byte*>(y) + first * item_bytes_;
+    for (int i = 0; i < n_steps_; ++i) {
+      const Step& step = steps_[i];
+      std::memcpy(strip, at, static_cast<std::size_t>(length * item_bytes_));
+      MapRun run{};
+      run.rows = 1;
+      run.n = length;
+      run.y = at;
+      run.x[0] = strip;
+      run.x_step[0] = 1;
+      if (step.adds) {
+        run.x[1] = at + addend_bytes_;
+        run.x_step[1] = 1;
+      }
+      run.a = step.a;
+      run.b = step.b;
+      step.fn(run);
+    }
+  }
+}
+
+void Finish::run(const Array& y) const {
+  if (is_empty()) {
+    return;
+  }
+  const Partition parts(y.size(), kGrain / 4);
+  parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
+    run(y.bytes() + parts.begin(part) * item_bytes_, parts.end(part) - parts.begin(part));
+  });
+}
+
+}  // namespace striate

@@ -1,0 +1,291 @@
+"""What a program does, node by node: what was fused, which algorithm runs, how long it takes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from striate import _core, machine
+
+__all__ = ["Explanation", "Row", "explain_graph"]
+
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+_ACTIVATIONS = (
+    "relu",
+    "relu6",
+    "clip",
+    "silu",
+    "hardswish",
+    "hardsigmoid",
+    "sigmoid",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "gelu",
+)
+#: Nodes that move no data.
+_VIEWS = ("reshape", "permute", "expand", "spread", "slice", "split", "flatten_memory", "buffer", "joined")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One node of a program.
+
+    Attributes
+    ----------
+    op : str
+    fused : tuple of str
+        What runs in the same node: "bias", "add", an activation, "in place" (writes into a concatenation or a state).
+    shape : tuple of int
+        Of the first result.
+    algorithm : str or None
+        Of a convolution.
+    macs : int
+        Multiply-adds of the direct algorithm.
+    n_bytes : int
+        Of all operands and results: what memory must move at the least when nothing is in a cache.
+    predicted_ms : float or None
+        By the cost model of convolutions, on one core.
+    measured_ms : float or None
+        The median over passes, on all threads.
+    share : float or None
+        Of the roofline: max(2·macs / peak, n_bytes / bandwidth) over the measured time. Winograd may exceed 1.
+    note : str
+        Why a node was not fused with the one before it.
+    """
+
+    op: str
+    fused: tuple[str, ...]
+    shape: tuple[int, ...]
+    algorithm: str | None
+    macs: int
+    n_bytes: int
+    predicted_ms: float | None
+    measured_ms: float | None
+    share: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All nodes of a program; `str` makes a table.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+    isa : str
+        The instruction set that runs.
+    peak_gflops, bandwidth_gbytes : float or None
+        What this machine reaches, where times were measured.
+    """
+
+    rows: tuple[Row, ...]
+    isa: str
+    peak_gflops: float | None
+    bandwidth_gbytes: float | None
+
+    @property
+    def measured_ms(self) -> float | None:
+        """Time of all nodes together."""
+        times = [row.measured_ms for row in self.rows if row.measured_ms is not None]
+        return sum(times) if times else None
+
+    def __str__(self) -> str:
+        total = self.measured_ms
+        head = ("node", "fused", "result", "algorithm", "Mmacs", "MB", "pred. ms", "ms", "time", "roofline", "")
+        lines = [
+            head,
+            *[
+                (
+                    row.op,
+                    " ".join(row.fused),
+                    "×".join(map(str, row.shape)),
+                    row.algorithm or "",
+                    f"{row.macs / 1e6:.1f}" if row.macs else "",
+                    f"{row.n_bytes / 2**20:.2f}",
+                    _number(row.predicted_ms),
+                    _number(row.measured_ms),
+                    f"{row.measured_ms / total:.1%}" if row.measured_ms is not None and total else "",
+                    f"{row.share:.0%}" if row.share is not None else "",
+                    row.note,
+                )
+                for row in self.rows
+            ],
+        ]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+        left = {0, 1, 2, 3, 10}
+        body = "\n".join(
+            "  ".join(
+                cell.ljust(width) if i in left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+                if width
+            ).rstrip()
+            for line in lines
+        )
+        foot = f"{len(self.rows)} nodes, {sum(row.macs for row in self.rows) / 1e6:,.1f} Mmacs, {self.isa}"
+        if total is not None and self.peak_gflops is not None and self.bandwidth_gbytes is not None:
+            foot += f"; {total:.2f} ms in nodes; peak {self.peak_gflops:.0f} GFLOP/s, {self.bandwidth_gbytes:.1f} GB/s"
+        return f"{body}\n{foot}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def explain_graph(
+    core: _core.Program, inputs: Sequence[Any], scalars: Sequence[Any] = (), *, n_passes: int = 0
+) -> Explanation:
+    """Describe the nodes of a program for inputs (arrays of the core); with n_passes run it as often and time each node.
+
+    A program that changes states changes them in each of these passes.
+    """
+    graph = core.graph
+    shapes = [tuple(x.shape) for x in inputs]
+    sizes = [
+        tuple([n if type(n) is int else n.evaluate(shapes) for n in graph.value(i).shape])
+        for i in range(graph.n_values)
+    ]
+    times: list[float] | None = None
+    peak = bandwidth = None
+    if n_passes > 0:
+        core.run(list(inputs), list(scalars))
+        passes = [core.profile(list(inputs), list(scalars)) for _ in range(n_passes)]
+        times = [1e3 * statistics.median(node) for node in zip(*passes, strict=True)]
+        peak = _core.measure_fma(_core.DType.float32, 0.05) / 1e9
+        bandwidth = _core.measure_stream("triad", 64 << 20, 3) / 1e9
+    readers: dict[int, int] = dict.fromkeys(graph.results, 1)
+    makers: dict[int, Any] = {}
+    for node in graph.nodes:
+        for i in node.inputs:
+            readers[i] = readers.get(i, 0) + 1
+        makers.update(dict.fromkeys(node.outputs, node))
+    rows = []
+    for at, node in enumerate(graph.nodes):
+        macs = _macs(node, sizes)
+        moved = (
+            0
+            if node.op in _VIEWS
+            else sum(_n_bytes(graph, sizes, i) for i in (*node.inputs[:4], *node.outputs) if i >= 0)
+        )
+        algorithm, predicted = _choice(node, sizes)
+        measured = times[at] if times is not None else None
+        share = None
+        if measured and peak is not None and bandwidth is not None and (macs or moved):
+            share = max(2e-6 * macs / peak, 1e-6 * moved / bandwidth) / measured
+        rows.append(
+            Row(
+                node.op,
+                _fused(node),
+                sizes[node.outputs[0]] if node.outputs else (),
+                algorithm,
+                macs,
+                moved,
+                predicted,
+                measured,
+                share,
+                _why_alone(node, readers, makers),
+            )
+        )
+    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth)
+
+
+def _n_bytes(graph: _core.Graph, sizes: Sequence[tuple[int, ...]], i: int) -> int:
+    n = 1
+    for size in sizes[i]:
+        n *= size
+    return n * int(graph.value(i).dtype.itemsize)
+
+
+def _product(sizes: Sequence[int]) -> int:
+    n = 1
+    for size in sizes:
+        n *= size
+    return n
+
+
+def _macs(node: Any, sizes: Sequence[tuple[int, ...]]) -> int:
+    if node.op in _CONVOLUTIONS:
+        return _product(sizes[node.outputs[0]]) * _product(sizes[node.inputs[1]][1:])
+    if node.op in _TRANSPOSED:
+        return _product(sizes[node.inputs[0]]) * _product(sizes[node.inputs[1]][1:])
+    if node.op.endswith("_grad_input") and "transpose" not in node.op:
+        return _product(sizes[node.inputs[0]]) * _product(sizes[node.inputs[1]][1:])
+    if node.op.endswith("_grad_weight") and "transpose" not in node.op:
+        return _product(sizes[node.inputs[0]]) * _product(sizes[node.outputs[0]][1:])
+    if node.op == "linear":
+        return _product(sizes[node.outputs[0]]) * int(sizes[node.inputs[1]][-1])
+    if node.op == "matmul":
+        return _product(sizes[node.outputs[0]]) * int(sizes[node.inputs[0]][-1])
+    return 0
+
+
+def _choice(node: Any, sizes: Sequence[tuple[int, ...]]) -> tuple[str | None, float | None]:
+    """Algorithm and predicted time of a convolution or one of its gradients."""
+    op, _, pass_ = node.op.partition("_grad_")
+    if op not in _CONVOLUTIONS:
+        return None, None
+    a = node.attributes
+    if tuple(a["pad_begin"]) != tuple(a["pad_end"]) or a["padding"] != "explicit":
+        return None, None
+    if pass_ == "input":
+        x, weight = sizes[node.outputs[0]], sizes[node.inputs[1]]
+    elif pass_ == "weight":
+        x, weight = sizes[node.inputs[1]], sizes[node.outputs[0]]
+    else:
+        x, weight = sizes[node.inputs[0]], sizes[node.inputs[1]]
+    found = machine.explain(
+        op,
+        x,
+        weight,
+        pass_="grad_" + pass_ if pass_ else "forward",
+        stride=a["stride"],
+        padding=a["pad_begin"],
+        dilation=a["dilation"],
+        groups=a["groups"],
+    ).chosen
+    return found.algorithm, found.predicted_ms
+
+
+def _fused(node: Any) -> tuple[str, ...]:
+    a = node.attributes
+    fused = []
+    if node.op in (*_CONVOLUTIONS, *_TRANSPOSED, "linear"):
+        given = [i >= 0 for i in node.inputs] + [False] * 5
+        fused = [name for name, is_given in zip(("bias", "add"), given[2:4], strict=True) if is_given]
+        if "lo" in a:
+            fused.append("relu" if (a["lo"], a["hi"]) == (0.0, float("inf")) else f"clip({a['lo']:g}, {a['hi']:g})")
+        if "map" in a:
+            fused.append(a["map"])
+        if given[4]:
+            fused.append("in place")
+    elif node.op.startswith("batch_norm"):
+        if (node.op == "batch_norm_training" and len(node.inputs) > 3) or (
+            node.op == "batch_norm_eval" and len(node.inputs) > 5
+        ):
+            fused.append("add")
+        if a.get("relu"):
+            fused.append("relu")
+    if a.get("in_place"):
+        fused.append("in place")
+    return tuple(fused)
+
+
+def _why_alone(node: Any, readers: dict[int, int], makers: dict[int, Any]) -> str:
+    """Say why an operator that often joins another one did not."""
+    if node.op not in (*_ACTIVATIONS, "add", "batch_norm_eval", "concat"):
+        return ""
+    if node.op == "concat":
+        return "not of channels, or a part stands in another concatenation"
+    made = [makers.get(i) for i in node.inputs[: 2 if node.op == "add" else 1]]
+    joins = [
+        n is not None and (n.op in (*_CONVOLUTIONS, *_TRANSPOSED, "linear") or n.op.startswith("batch_norm"))
+        for n in made
+    ]
+    if not any(joins):
+        return "no convolution, product or batch-norm before it"
+    if all(readers[i] > 1 for i, is_joining in zip(node.inputs, joins, strict=False) if is_joining):
+        return "what is before it has other readers"
+    return "the node before it is full" if node.op != "batch_norm_eval" else "weights that are not constant"
