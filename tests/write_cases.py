@@ -31,9 +31,6 @@ from striate.io import safetensors
 
 Array = np.ndarray
 
-#: Rows that are not recorded: they have no kernel, so that the file holds what they made.
-COPIED = {"full", "full_like"}
-
 
 @dataclass
 class Program:
@@ -90,7 +87,9 @@ def flat(value: Any) -> list[Any]:
         return []
     if isinstance(value, tuple | list):
         return [word for v in value for word in flat(v)]
-    return [int(value) if isinstance(value, bool) or hasattr(value, "__members__") else value]
+    if hasattr(value, "__members__"):  # an enum of the core
+        return [value.name]
+    return [int(value) if isinstance(value, bool) else value]
 
 
 @contextlib.contextmanager
@@ -102,8 +101,7 @@ def recorded() -> Iterator[Program]:
     def record(name: str, forward: Any) -> Any:
         def run(*arrays: Any, **attributes: Any) -> Any:
             results = forward(*arrays, **attributes)
-            if name not in COPIED:
-                program.add(name, arrays, attributes, results if isinstance(results, tuple) else (results,))
+            program.add(name, arrays, attributes, results if isinstance(results, tuple) else (results,))
             return results
 
         return run

@@ -63,9 +63,16 @@ std::string Attributes::word(const char* name) const {
 
 DType Attributes::dtype(const char* name) const {
   const Attribute& found = one(name, "a dtype");
-  const auto* dtype = found.as<DType>();
-  check<std::invalid_argument>(dtype != nullptr, op_, ": expected a dtype for attribute '", name, "', got ", found.str());
-  return *dtype;
+  if (const auto* dtype = found.as<DType>()) {
+    return *dtype;
+  }
+  const auto* word = found.as<std::string>();
+  for (int i = 0; word != nullptr && i < kDTypes; ++i) {
+    if (*word == dtype_name(static_cast<DType>(i))) {
+      return static_cast<DType>(i);
+    }
+  }
+  throw std::invalid_argument(text(op_, ": expected a dtype for attribute '", name, "', got ", found.str()));
 }
 
 namespace {

@@ -39,16 +39,8 @@ NOT_RECORDED = {
 }
 #: Ops that the core does not compute: a graph that holds one is refused.
 HOST_OPS: dict[str, str] = {}
-#: Ops whose Python reads the size of an image, so that their record holds for that size alone.
-READS_SIZES = {
-    "interpolate": "the scale is taken between sizes that Python knows",
-    "layer_norm": "the weight fixes the sizes",
-    "linear": "the weight fixes the size",
-    "mean": "divides by a number of elements",
-    "std": "divides by a number of elements",
-    "var": "divides by a number of elements",
-}
-PASSES = ("forward", "backward", "second")
+#: Divide by a number of pixels that Python reads: their record holds for that number alone.
+READS_PIXELS = {"mean-last-keepdim", "mean-pixels", "std-pixels", "var-last-keepdim", "var-pixels"}
 RECORDED = [case for case in CASES if case.id not in NOT_RECORDED]
 
 
@@ -215,9 +207,30 @@ def test_frozen_takes_other_images(case: Case) -> None:
     other = resized(case, lambda shape: (*shape[:2], *[n + 2 for n in shape[2:]]))
     try:
         holds = check_other_size(case, other)
-    except striate.ShapeError:
-        holds = False
-    assert holds or case.op in READS_SIZES
+    except striate.ShapeError:  # eager: another input fixes the sizes
+        program, _ = frozen(case, call_of(case, drawn(case).arrays, (), FLOAT32), "forward")
+        call = call_of(other, other.draw(rng_of(other)), (), FLOAT32)
+        with pytest.raises((striate.ShapeError, _core.GuardError)):
+            run(program, call.inputs)
+    else:
+        assert holds == (case.id not in READS_PIXELS)
+
+
+def _takes_clamp(case: Case) -> bool:
+    return case.op.startswith("conv") or case.op == "linear"
+
+
+@pytest.mark.parametrize("case", [case for case in RECORDED if _takes_clamp(case)], ids=lambda case: case.id)
+def test_frozen_clamps_in_the_op_before(case: Case) -> None:
+    call = call_of(case, drawn(case).arrays, (), FLOAT32)
+    for clamp in (striate.relu, striate.relu6, lambda y: striate.clip(y, -0.25, 0.5)):
+        with striate.no_grad(), record(inputs=call.inputs) as recording:
+            y = clamp(case.run(striate.ops, call.made))
+            recording.returns(y)
+        program = _core.Program(_core.fuse(recording.graph))
+        assert len(program.graph.nodes) == 1
+        for _ in range(2):
+            assert_same(case, run(program, call.inputs), [to_numpy(y)], "with a clamp")
 
 
 Effect = Callable[[dict[str, Tensor]], list[Tensor]]
