@@ -96,7 +96,7 @@ ConvParams conv_params(const Attributes& a) {
 
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
-  const std::string op = a.op();
+  const std::string& op = a.op();
   if (ends_with(op, "_grad_input")) {
     return [op, params, shape = a.extents("x_shape")](Operands in, Results out) {
       out[0] = conv_grad_input(op.c_str(), *in[0], *in[1], shape, params);
@@ -115,7 +115,7 @@ Call make_conv(const Attributes& a) {
 
 Call make_conv_transpose(const Attributes& a) {
   const ConvParams params = conv_params(a);
-  const std::string op = a.op();
+  const std::string& op = a.op();
   const auto extra = a.sizes("output_padding");
   if (ends_with(op, "_grad_input")) {
     return [op, params, extra, shape = a.extents("x_shape")](Operands in, Results out) {
@@ -175,7 +175,7 @@ Call make_avg_pool(const Attributes& a) {
 }
 
 Call make_max_pool(const Attributes& a) {
-  const std::string op = a.op();
+  const std::string& op = a.op();
   const PoolParams params = pool_params(a);
   if (ends_with(op, "_taps")) {
     return [op, params](Operands in, Results out) {
@@ -767,17 +767,17 @@ const std::map<std::string, Make, std::less<>>& table() {
         {"adam_step", make_adam},
         {"rmsprop_step", make_rmsprop},
     };
-    for (const std::string axes : {"1d", "2d", "3d"}) {
-      for (const std::string tail : {"", "_grad_input", "_grad_weight"}) {
-        made["conv" + axes + tail] = make_conv;
-        made["conv_transpose" + axes + tail] = make_conv_transpose;
+    for (const char* const axes : {"1d", "2d", "3d"}) {
+      for (const char* const tail : {"", "_grad_input", "_grad_weight"}) {
+        made[text("conv", axes, tail)] = make_conv;
+        made[text("conv_transpose", axes, tail)] = make_conv_transpose;
       }
-      for (const std::string prefix : {"", "adaptive_"}) {
-        for (const std::string tail : {"", "_grad"}) {
-          made[prefix + "avg_pool" + axes + tail] = make_avg_pool;
+      for (const char* const prefix : {"", "adaptive_"}) {
+        for (const char* const tail : {"", "_grad"}) {
+          made[text(prefix, "avg_pool", axes, tail)] = make_avg_pool;
         }
-        for (const std::string tail : {"", "_grad", "_taps", "_pick", "_indices"}) {
-          made[prefix + "max_pool" + axes + tail] = make_max_pool;
+        for (const char* const tail : {"", "_grad", "_taps", "_pick", "_indices"}) {
+          made[text(prefix, "max_pool", axes, tail)] = make_max_pool;
         }
       }
     }
