@@ -59,6 +59,7 @@ def _torch_function(op: str) -> Any:
         "logsumexp": reduce_axes("logsumexp"),
         "instance_norm": lambda x, weight, bias: functional.instance_norm(x, weight=weight, bias=bias),
         "relayout": lambda x, channels_last: x.contiguous(memory_format=torch.channels_last),
+        "require_finite": torch.clone,
         "broadcast_to": lambda x, shape: x.broadcast_to(shape),
         "expand": lambda x, shape: x.expand(shape),
         "repeat": lambda x, repeats: x.repeat(repeats),
