@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -153,7 +152,7 @@ def explain_graph(
     if n_passes > 0:
         core.run(list(inputs), list(scalars))
         passes = [core.profile(list(inputs), list(scalars)) for _ in range(n_passes)]
-        times = [1e3 * statistics.median(node) for node in zip(*passes, strict=True)]
+        times = [1e3 * sorted(node)[len(node) // 2] for node in zip(*passes, strict=True)]
         peak = _core.measure_fma(_core.DType.float32, 0.05) / 1e9
         bandwidth = _core.measure_stream("triad", 64 << 20, 3) / 1e9
     readers: dict[int, int] = dict.fromkeys(graph.results, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +62,8 @@ def write(core: Any, structure: Build, path: Path) -> None:
         )
     marks = [object() for _ in graph.results]
     described = _describe(structure(marks), {id(mark): i for i, mark in enumerate(marks)})
+    import json  # here, to keep `import striate` light
+
     _core.save_graph(graph, os.fspath(path), {STRUCTURE: json.dumps(described, separators=(",", ":"))})
 
 
@@ -134,6 +135,8 @@ def _structure(name: str, metadata: Mapping[str, str], n_results: int) -> Build:
             {"tensor": 0} if n_results == 1 else {"tuple": [{"tensor": i} for i in range(n_results)]}, n_results
         )
     try:
+        import json
+
         return _build(json.loads(metadata[STRUCTURE]), n_results)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from striate.compile.program import MOST_VARIANTS
 from striate.nn import Module
 
 __all__ = ["Optimizer", "TrainingStep", "VerifyError", "compile_step"]
-
-_log = logging.getLogger("striate.compile")
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Clip = Callable[[Iterable[Tensor], float], Any]
@@ -272,7 +269,9 @@ class TrainingStep:
     def _give_up(self, reason: str) -> None:
         self.reason = reason
         self._variants.clear()
-        _log.warning("training steps run eagerly: %s", reason)
+        import logging  # here, to keep `import striate` light
+
+        logging.getLogger("striate.compile").warning("training steps run eagerly: %s", reason)
 
     def _forget_gradients(self) -> None:
         for group in self._optimizer.param_groups:
