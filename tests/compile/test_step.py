@@ -262,3 +262,26 @@ def test_memory_is_planned_near_its_bound() -> None:
         step(x, y)
     memory = step.memory()
     assert 0 < memory["least_bytes"] <= memory["arena_bytes"] <= 1.15 * memory["least_bytes"]
+
+
+def test_a_changed_constant_is_recorded_anew() -> None:
+    """The class weights of a loss are no state of the model."""
+
+    def losses(is_eager: bool) -> list[float]:
+        model = network()
+        weight = striate.ones(5)
+        step = TrainingStep(
+            model,
+            lambda scores, y: striate.cross_entropy(scores, y, weight),
+            train.SGD(model.parameters(), lr=0.1),
+            is_eager=is_eager,
+        )
+        striate.manual_seed(1)
+        found = []
+        for i, (x, y) in enumerate(batches(8, 8, 8, 8)):
+            if i == 2:
+                striate.assign(weight, striate.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+            found.append(step(x, y)[0].item())
+        return found
+
+    assert losses(False) == losses(True)

@@ -22,6 +22,12 @@ Function = Callable[..., Any]
 MOST_VARIANTS = 8
 
 
+def constants_of(graph: _core.Graph) -> list[Any]:
+    """Return the arrays that a record takes for constant: after a change of one it does not hold any more."""
+    values = [graph.value(i) for i in range(graph.n_values)]
+    return [value.array for value in values if value.kind == "constant"]
+
+
 class _Variant:
     """One record, ready to run, and how its results fit together."""
 
@@ -31,9 +37,7 @@ class _Variant:
             self.structure = _take_apart(function(*inputs), results)
             recording.returns(*results)
         graph = recording.graph
-        arrays = [graph.value(i).array for i in range(graph.n_values)]
-        weights = [array for array in arrays if array is not None]
-        self.core = _core.Program(_core.fuse(graph), weights)
+        self.core = _core.Program(_core.fuse(graph), constants_of(graph))
         self.kinds = [(x.dtype, x.ndim) for x in inputs]
 
 

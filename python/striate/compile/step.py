@@ -11,7 +11,7 @@ from striate import _core, ops
 from striate.autograd import RecordError, Tensor, enable_grad, grad
 from striate.autograd.record import record
 from striate.compile.explain import Explanation, explain_graph
-from striate.compile.program import MOST_VARIANTS
+from striate.compile.program import MOST_VARIANTS, constants_of
 from striate.nn import Module
 
 __all__ = ["Optimizer", "TrainingStep", "VerifyError", "compile_step"]
@@ -67,9 +67,10 @@ def _number(value: float) -> Tensor:
 class TrainingStep:
     """A training step as one call into the core, made by `compile_step`.
 
-    With `is_eager` it takes the same step operator by operator. Call it with a batch (x, y): it changes the model's parameters and buffers and the optimizer's state, as
+    Call it with a batch (x, y): it changes the model's parameters and buffers and the optimizer's state, as
     `loss(model(x), y).backward(); optimizer.step()` does, and returns (loss, scores). Gradients are not kept: `.grad` of the
-    parameters is None afterwards. Learning rates are read from the optimizer at each call.
+    parameters is None afterwards. Learning rates are read from the optimizer at each call. With `is_eager` it takes the same
+    step operator by operator.
 
     Attributes
     ----------
@@ -128,7 +129,7 @@ class TrainingStep:
             self._run(x, y)
             if self.reason is not None:
                 raise RuntimeError(f"explain: expected a recorded step, got one that runs eagerly: {self.reason}")
-            variant = next(v for v in self._variants[self._key(x, y)] if v.core.graph is not None)
+            variant = self._variants[self._key(x, y)][0]
             return explain_graph(
                 variant.core, [x._array, y._array], self._scalars(variant.trained), n_passes=5 if measure else 0
             )
@@ -172,11 +173,16 @@ class TrainingStep:
         variants = self._variants.setdefault(key, [])
         moments = _moments(self._optimizer)
         variants[:] = [v for v in variants if _are_same(v.moments, moments)]
-        for variant in variants:
+        for variant in list(variants):
             try:
-                return self._replay(variant, x, y)
+                result = self._replay(variant, x, y)
             except _core.GuardError:
+                if variant.core.is_stale:
+                    variants.remove(variant)
                 continue
+            variants.remove(variant)
+            variants.insert(0, variant)  # the one that ran last is tried first
+            return result
         if sum(map(len, self._variants.values())) >= MOST_VARIANTS:
             self._give_up(f"more than {MOST_VARIANTS} kinds of batches, modes or hyper-parameters; each needs a record")
             return self._eager(x, y)
@@ -246,7 +252,7 @@ class TrainingStep:
             self._forget_gradients()
             return self._eager(x, y)
         self._forget_gradients()
-        core = _core.Program(_core.fuse(recording.graph))
+        core = _core.Program(_core.fuse(recording.graph), constants_of(recording.graph))
         self._variants.setdefault(key, []).insert(0, _Variant(core, trained, streams, _moments(optimizer)))
         return loss.detach(), scores.detach()
 
