@@ -106,9 +106,6 @@ void* Arena::allocate(std::ptrdiff_t bytes) {
   return offset == ArenaPlan::kOutside ? nullptr : block_ + offset;
 }
 
-bool Arena::release(void* data, std::ptrdiff_t) noexcept {
-  const auto* const at = static_cast<std::byte*>(data);
-  return at >= block_ && at < block_ + plan_.bytes;
-}
+bool Arena::release(void* data, std::ptrdiff_t) noexcept { return holds(data); }
 
 }  // namespace striate

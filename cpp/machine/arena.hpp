@@ -63,6 +63,11 @@ class Arena final : public Requests {
   void* allocate(std::ptrdiff_t bytes) override;
   bool release(void* data, std::ptrdiff_t bytes) noexcept override;
 
+  // Whether this memory is part of the block.
+  [[nodiscard]] bool holds(const void* data) const noexcept {
+    const auto* const at = static_cast<const std::byte*>(data);
+    return at >= block_ && at < block_ + plan_.bytes;
+  }
   // Whether the pass asked for something else than planned.
   [[nodiscard]] bool has_diverged() const { return has_diverged_; }
 

@@ -183,7 +183,7 @@ class Rewrite {
       const Array* shift = nullptr;
       const Array* bias = nullptr;
       if (weight == nullptr || mean == nullptr || var == nullptr || !optional(norm, 3, scale) || !optional(norm, 4, shift) ||
-          !optional(*conv, 2, bias) || value(norm.inputs[0]).shape.size() != weight_rank(*weight)) {
+          !optional(*conv, 2, bias) || value(norm.inputs[0]).shape.size() != static_cast<std::size_t>(weight->rank())) {
         continue;
       }
       const auto doubles = [](const Array* x, std::ptrdiff_t n, double otherwise) {
@@ -223,9 +223,6 @@ class Rewrite {
     }
     count();
   }
-
-  // Axes that x has when a weight of this rank is applied to it with channels on axis 1.
-  static std::size_t weight_rank(const Array& weight) { return static_cast<std::size_t>(weight.rank()); }
 
   // Element-wise operators behind a convolution or product that nobody else reads: activations, and one addition.
   void fuse_followers() {
@@ -643,12 +640,7 @@ class Rewrite {
       const bool is_read =
           std::any_of(node->outputs.begin(), node->outputs.end(), [&](ValueId id) { return n_readers(id) > 0; });
       if (!node->op.empty() && !has_effect && !is_read) {
-        for (const ValueId id : node->inputs) {
-          if (id != kNoValue) {
-            --n_readers_[static_cast<std::size_t>(id)];
-          }
-        }
-        *node = {};
+        forget(*node);
       }
     }
   }

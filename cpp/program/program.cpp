@@ -101,6 +101,12 @@ Attribute with_numbers(const Attribute& attribute, std::span<const Extents> inpu
   return attribute;
 }
 
+// A copy that the cache serves.
+Array outside(const Array& x) {
+  const KeptMemory memory;
+  return clone(x);
+}
+
 void check_like(const Graph& graph, const char* what, std::span<const ValueId> ids, std::span<const Array> given) {
   check<std::invalid_argument>(given.size() == ids.size(), "program: expected ", ids.size(), " ", what, ", got ",
                                given.size(), "; pass what was recorded");
@@ -352,6 +358,12 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
       Arena arena(*memory, lane->block);
       pass();
       has_diverged = arena.has_diverged();
+      for (Array& result : results) {  // one that was planned as scratch, for a pass with other lifetimes
+        if (arena.holds(result.storage().data())) {
+          has_diverged = true;
+          result = outside(result);
+        }
+      }
     } else {
       ArenaTrace trace;
       pass();
