@@ -156,8 +156,8 @@ struct GuardError : std::runtime_error {
 
 // Equal to the given graph up to rounding: constants are folded, batch-norm in evaluation goes into the weights before it,
 // activations and one addition into the convolution, product or batch-norm before them, a flattening before a linear layer
-// into the order of that layer's weights; concatenations of channels are written in place; changes of states happen in place,
-// and steps of one optimizer become one; dead nodes are gone.
+// into the order of that layer's weights; concatenations of channels are written in place; changes of states happen in
+// place, and steps of one optimizer become one; dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
 
 // A graph in a file: a safetensors file whose tensors are the constants and states, in the order of their memory, and whose
