@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "machine/threads.hpp"
+#include "ops/map.hpp"
 #include "striate/machine.hpp"
 
 namespace striate {
@@ -279,14 +280,15 @@ struct Task {
   const T** pointers_scratch;  // group · n_taps · tile rows
 };
 
-// Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines. Such stores
-// need no fence of their own: a task ends with the atomic that claims the next one, which on x86 drains them.
+// Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines (past L2 but
+// not L3, the depthwise layer after it took 650 µs for 150). Such stores need no fence of their own: a task ends with the
+// atomic that claims the next one, which on x86 drains them.
 template <class T>
 bool streams(const Gemm<T>& gemm) {
   constexpr std::ptrdiff_t line = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
   const Scatter<T>& y = gemm.y;
   return gemm.tail.finish == nullptr &&
-         gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > cache_sizes().l2_bytes &&
+         gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > kStreamBytes &&
          reinterpret_cast<std::uintptr_t>(y.y) % kAlignment == 0 && y.stride_n % line == 0 && y.stride[0] % line == 0 &&
          y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
 }
