@@ -75,7 +75,7 @@ void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T
 
 template <class T, bool kAdds, bool kHasRelu>
 void apply_rows(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* __restrict mean,
-                const T* __restrict scale, const T* __restrict bias, const T* z, std::ptrdiff_t z_stride, T* y,
+                const T* __restrict scale, const T* __restrict bias, const T* z, std::ptrdiff_t z_stride, T most, T* y,
                 std::ptrdiff_t y_stride) {
   for (std::ptrdiff_t r = 0; r < n; ++r) {
     const T* __restrict const in = x + r * x_stride;
@@ -86,29 +86,37 @@ void apply_rows(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrd
       if constexpr (kAdds) {
         value += addend[c];
       }
-      out[c] = kHasRelu && value < T(0) ? T(0) : value;
+      if constexpr (kHasRelu) {
+        value = value < T(0) ? T(0) : value;
+        value = value > most ? most : value;
+      }
+      out[c] = value;
     }
   }
 }
 
 template <class T>
 void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean, const T* scale,
-           const T* bias, const T* z, std::ptrdiff_t z_stride, bool has_relu, T* y, std::ptrdiff_t y_stride) {
+           const T* bias, const T* z, std::ptrdiff_t z_stride, bool has_relu, T most, T* y, std::ptrdiff_t y_stride) {
   const auto run = z != nullptr ? (has_relu ? apply_rows<T, true, true> : apply_rows<T, true, false>)
                                 : (has_relu ? apply_rows<T, false, true> : apply_rows<T, false, false>);
-  run(x, x_stride, n, channels, mean, scale, bias, z, z_stride, y, y_stride);
+  run(x, x_stride, n, channels, mean, scale, bias, z, z_stride, most, y, y_stride);
 }
 
-// A gradient before the ReLU of madd(d, scale, bias).
+// A gradient before min(max(madd(d, scale, bias), 0), most).
 template <class T, bool kHasRelu>
-STRIATE_INLINE T passed(T g, T d, T scale, T bias) {
-  return kHasRelu && madd(d, scale, bias) <= T(0) ? T(0) : g;
+STRIATE_INLINE T passed(T g, T d, T scale, T bias, T most) {
+  if constexpr (kHasRelu) {
+    const T y = madd(d, scale, bias);
+    return y <= T(0) || y >= most ? T(0) : g;
+  }
+  return g;
 }
 
 template <class T, bool kHasRelu>
 void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
                std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict scale, const T* __restrict bias,
-               T* __restrict sum_g, T* __restrict sum_gx) {
+               T most, T* __restrict sum_g, T* __restrict sum_gx) {
   std::ptrdiff_t r = 0;
   for (; r + 4 <= n; r += 4) {
     const T* const g0 = g + r * g_stride;
@@ -126,10 +134,10 @@ void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
       const T d1 = x1[c] - mean[c];
       const T d2 = x2[c] - mean[c];
       const T d3 = x3[c] - mean[c];
-      const T v0 = passed<T, kHasRelu>(g0[c], d0, s, b);
-      const T v1 = passed<T, kHasRelu>(g1[c], d1, s, b);
-      const T v2 = passed<T, kHasRelu>(g2[c], d2, s, b);
-      const T v3 = passed<T, kHasRelu>(g3[c], d3, s, b);
+      const T v0 = passed<T, kHasRelu>(g0[c], d0, s, b, most);
+      const T v1 = passed<T, kHasRelu>(g1[c], d1, s, b, most);
+      const T v2 = passed<T, kHasRelu>(g2[c], d2, s, b, most);
+      const T v3 = passed<T, kHasRelu>(g3[c], d3, s, b, most);
       sum_g[c] += (v0 + v1) + (v2 + v3);
       const T first = madd(v0, d0, v1 * d1);
       const T last = madd(v2, d2, v3 * d3);
@@ -141,7 +149,7 @@ void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
     const T* const x0 = x + r * x_stride;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
       const T d = x0[c] - mean[c];
-      const T v = passed<T, kHasRelu>(g0[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0));
+      const T v = passed<T, kHasRelu>(g0[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0), most);
       sum_g[c] += v;
       sum_gx[c] = madd(v, d, sum_gx[c]);
     }
@@ -150,15 +158,15 @@ void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
 
 template <class T>
 void sums(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
-          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T* sum_g, T* sum_gx) {
+          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T most, T* sum_g, T* sum_gx) {
   (scale != nullptr ? sums_rows<T, true> : sums_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias,
-                                                                sum_g, sum_gx);
+                                                                most, sum_g, sum_gx);
 }
 
 template <class T, bool kHasRelu>
 void grad_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
                std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict scale, const T* __restrict bias,
-               const T* __restrict a, const T* __restrict b, const T* __restrict k, T* grad_x,
+               T most, const T* __restrict a, const T* __restrict b, const T* __restrict k, T* grad_x,
                std::ptrdiff_t grad_x_stride) {
   for (std::ptrdiff_t r = 0; r < n; ++r) {
     const T* __restrict const g_row = g + r * g_stride;
@@ -166,7 +174,7 @@ void grad_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
     T* __restrict const out = grad_x + r * grad_x_stride;
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
       const T d = x_row[c] - mean[c];
-      const T v = passed<T, kHasRelu>(g_row[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0));
+      const T v = passed<T, kHasRelu>(g_row[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0), most);
       out[c] = madd(a[c], v, madd(b[c], d, k[c]));
     }
   }
@@ -174,10 +182,10 @@ void grad_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
 
 template <class T>
 void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
-          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, const T* a, const T* b, const T* k,
+          std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T most, const T* a, const T* b, const T* k,
           T* grad_x, std::ptrdiff_t grad_x_stride) {
-  (scale != nullptr ? grad_rows<T, true> : grad_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias, a,
-                                                                b, k, grad_x, grad_x_stride);
+  (scale != nullptr ? grad_rows<T, true> : grad_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias,
+                                                                most, a, b, k, grad_x, grad_x_stride);
 }
 
 template <class T>

@@ -55,7 +55,7 @@ Array normalise(const char* op, const PixelRows& x, const T* mean, const Array& 
     addend = pixel_rows(*tail.add, false);
   }
   apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false), tail.add == nullptr ? nullptr : &addend,
-                 tail.has_relu);
+                 tail.has_relu, static_cast<T>(tail.most));
   return y;
 }
 
@@ -102,7 +102,7 @@ Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const A
 //   grad_bias = Σg, grad_weight = invstd·Σgx,
 //   grad_x = a·g in eval; a·(g − Σg/n − (x − mean)·invstd²·Σgx/n) in training.
 NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight, const Array& mean,
-                              const Array& var, double eps, bool is_training, bool has_relu, const Array* bias) {
+                              const Array& var, double eps, bool is_training, const NormTail& tail, const Array* bias) {
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
@@ -132,7 +132,9 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
       scale[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
       shift[c] = at(bias, c, T(0));
     }
-    const ReluMask<T> mask{.scale = has_relu ? scale : nullptr, .bias = has_relu ? shift : nullptr};
+    const ReluMask<T> mask{.scale = tail.has_relu ? scale : nullptr,
+                           .bias = tail.has_relu ? shift : nullptr,
+                           .most = static_cast<T>(tail.most)};
     channel_sums(grad_rows, rows, means.data(), grad_bias.data<T>(), sum_gx.data(), mask);
     const T n = static_cast<T>(rows.n_rows);
     for (std::ptrdiff_t c = 0; c < channels; ++c) {
@@ -142,7 +144,7 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
       b[c] = is_training ? -a[c] * invstd * invstd * (sum_gx[c] / n) : T(0);
       k[c] = is_training ? -a[c] * (grad_bias.data<T>()[c] / n) : T(0);
     }
-    if (is_training || has_relu) {
+    if (is_training || tail.has_relu) {
       grad_channels(grad_rows, rows, means.data(), a, b, k, pixel_rows(grad_x, false), mask);
     } else {
       apply_channels(grad_rows, b, a, k, pixel_rows(grad_x, false));

@@ -96,13 +96,13 @@ void row_sums(const NormKernels<T>& kernel, const T* g, const T* x, std::ptrdiff
   std::fill_n(lanes, 3 * kLane, T(0));
   const std::ptrdiff_t n_lines = length / kLane;
   const T* const zero = lanes + 2 * kLane;
-  kernel.sums(g, kLane, x, kLane, n_lines, kLane, zero, nullptr, nullptr, lanes, lanes + kLane);
+  kernel.sums(g, kLane, x, kLane, n_lines, kLane, zero, nullptr, nullptr, T(0), lanes, lanes + kLane);
   for (std::ptrdiff_t half = kLane / 2; half >= 1; half /= 2) {
     kernel.add(lanes, lanes + half, half);
     kernel.add(lanes + kLane, lanes + kLane + half, half);
   }
   const std::ptrdiff_t done = n_lines * kLane;
-  kernel.sums(g + done, 1, x + done, 1, length - done, 1, zero, nullptr, nullptr, lanes, lanes + kLane);
+  kernel.sums(g + done, 1, x + done, 1, length - done, 1, zero, nullptr, nullptr, T(0), lanes, lanes + kLane);
 }
 
 }  // namespace
@@ -142,7 +142,7 @@ GroupNormed layer_norm(const char* op, const Array& x, int n_axes, const Array* 
         for (std::ptrdiff_t i = 0; i < length; ++i) {
           scales[i] = weight != nullptr ? s * w.data<T>()[i] : s;
         }
-        kernel.apply(in, length, 1, length, means, scales, shift.data(), nullptr, 0, false, y.data<T>() + row * length,
+        kernel.apply(in, length, 1, length, means, scales, shift.data(), nullptr, 0, false, T(0), y.data<T>() + row * length,
                      length);
       }
     });
@@ -188,8 +188,9 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
         const T s = invstd.data<T>()[row];
         std::fill_n(a, length, mean.data<T>()[row]);
         std::fill_n(b, length, s);
-        kernel.apply(rows.array.data<T>() + row * length, length, 1, length, a, b, zeros, nullptr, 0, false, normal, length);
-        kernel.sums(g_row, length, normal, length, 1, length, zeros, nullptr, nullptr, sums, sums + length);
+        kernel.apply(rows.array.data<T>() + row * length, length, 1, length, a, b, zeros, nullptr, 0, false, T(0), normal,
+                     length);
+        kernel.sums(g_row, length, normal, length, 1, length, zeros, nullptr, nullptr, T(0), sums, sums + length);
         for (std::ptrdiff_t i = 0; i < length; ++i) {
           wg[i] = weight != nullptr ? w.data<T>()[i] * g_row[i] : g_row[i];
         }
@@ -198,8 +199,8 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
         std::fill_n(a, length, s);
         std::fill_n(b, length, -s * (lanes[kLane] / n));
         std::fill_n(k, length, -s * (lanes[0] / n));
-        kernel.grad(wg, length, normal, length, 1, length, zeros, nullptr, nullptr, a, b, k, grad_x.data<T>() + row * length,
-                    length);
+        kernel.grad(wg, length, normal, length, 1, length, zeros, nullptr, nullptr, T(0), a, b, k,
+                    grad_x.data<T>() + row * length, length);
       }
     });
     for (std::ptrdiff_t step = 1; step < tiles.n_parts; step *= 2) {

@@ -186,7 +186,7 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
     kernel.sums(g.array.data<T>() + segment * g.segment_stride() + first * g.stride * fold.copies, g.stride * fold.copies,
                 x.array.data<T>() + segment * x.segment_stride() + first * x.stride * fold.copies, x.stride * fold.copies,
                 fold.tiles.end(task % n_partial) - first, width, means.data() + segment * width, scales.data(),
-                biases.data(), total, total + width);
+                biases.data(), mask.most, total, total + width);
   });
   parallel_for(x.n_segments, [&](std::ptrdiff_t segment) {
     T* const parts = partial.data() + segment * n_partial * 2 * width;
@@ -207,14 +207,14 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
       const std::ptrdiff_t n_before = fold.n_rows * fold.copies;
       kernel.sums(g.array.data<T>() + segment * g.segment_stride() + n_before * g.stride, g.stride,
                   x.array.data<T>() + segment * x.segment_stride() + n_before * x.stride, x.stride, fold.tail_rows,
-                  x.channels, mean + segment * x.channels, mask.scale, mask.bias, to_g, to_gx);
+                  x.channels, mean + segment * x.channels, mask.scale, mask.bias, mask.most, to_g, to_gx);
     }
   });
 }
 
 template <class T>
 void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y, const PixelRows* z,
-                    bool has_relu) {
+                    bool has_relu, T most) {
   const Fold fold(x, is_dense(x) && is_dense(y) && (z == nullptr || is_dense(*z)));
   const NormKernels<T>& kernel = kernels().norm<T>();
   const Repeated<T> means(mean, x, fold);
@@ -227,7 +227,7 @@ void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* 
     kernel.apply(x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
                  x.channels * pixels, means.data() + at, scales.data() + at, biases.data() + at,
                  z == nullptr ? nullptr : z->array.template data<T>() + segment * z->segment_stride() + pixel * z->stride,
-                 z == nullptr ? 0 : z->stride * pixels, has_relu,
+                 z == nullptr ? 0 : z->stride * pixels, has_relu, most,
                  y.array.data<T>() + segment * y.segment_stride() + pixel * y.stride, y.stride * pixels);
   });
 }
@@ -249,9 +249,9 @@ void grad_channels(const PixelRows& g, const PixelRows& x, const T* mean, const 
     const std::ptrdiff_t pixel = first * fold.copies;
     kernel.grad(g.array.data<T>() + segment * g.segment_stride() + pixel * g.stride, g.stride * pixels,
                 x.array.data<T>() + segment * x.segment_stride() + pixel * x.stride, x.stride * pixels, n,
-                x.channels * pixels, means.data() + at, scales.data(), biases.data(), as.data() + at, bs.data() + at,
-                ks.data() + at, grad_x.array.data<T>() + segment * grad_x.segment_stride() + pixel * grad_x.stride,
-                grad_x.stride * pixels);
+                x.channels * pixels, means.data() + at, scales.data(), biases.data(), mask.most, as.data() + at,
+                bs.data() + at, ks.data() + at,
+                grad_x.array.data<T>() + segment * grad_x.segment_stride() + pixel * grad_x.stride, grad_x.stride * pixels);
   });
 }
 
@@ -260,9 +260,9 @@ template void channel_moments(const PixelRows&, double*, double*);
 template void channel_sums(const PixelRows&, const PixelRows&, const float*, float*, float*, const ReluMask<float>&);
 template void channel_sums(const PixelRows&, const PixelRows&, const double*, double*, double*, const ReluMask<double>&);
 template void apply_channels(const PixelRows&, const float*, const float*, const float*, const PixelRows&, const PixelRows*,
-                             bool);
+                             bool, float);
 template void apply_channels(const PixelRows&, const double*, const double*, const double*, const PixelRows&,
-                             const PixelRows*, bool);
+                             const PixelRows*, bool, double);
 template void grad_channels(const PixelRows&, const PixelRows&, const float*, const float*, const float*, const float*,
                             const PixelRows&, const ReluMask<float>&);
 template void grad_channels(const PixelRows&, const PixelRows&, const double*, const double*, const double*, const double*,

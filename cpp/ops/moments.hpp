@@ -2,6 +2,8 @@
 // N·D·H·W pixels, an instance norm N segments of D·H·W. Partitions and trees follow geometry alone.
 #pragma once
 
+#include <limits>
+
 #include "ops/image.hpp"
 
 namespace striate {
@@ -24,21 +26,23 @@ struct PixelRows {
 template <class T>
 void channel_moments(const PixelRows& x, T* mean, T* m2);
 
-// A ReLU behind (x − mean)·scale + bias: gradients do not pass where that is not positive. Both [channels], of one segment.
+// min(max(·, 0), most) behind (x − mean)·scale + bias: gradients pass where that is within. Both [channels], of one segment.
 template <class T>
 struct ReluMask {
-  const T* scale = nullptr;  // null: there is no ReLU
+  const T* scale = nullptr;  // null: there is none
   const T* bias = nullptr;
+  T most = std::numeric_limits<T>::quiet_NaN();  // NaN: no upper end
 };
 
 // sum_g = Σ g and sum_gx = Σ g·(x − mean), all [n_segments][channels].
 template <class T>
 void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx, const ReluMask<T>& mask = {});
 
-// y = f((x − mean)·scale + bias + z), statistics [n_segments][channels]; z, as y lies, may be null; f is ReLU or nothing.
+// y = f((x − mean)·scale + bias + z), statistics [n_segments][channels]; z, as y lies, may be null; f is nothing or a
+// ReLU, at most `most` where that is a number.
 template <class T>
 void apply_channels(const PixelRows& x, const T* mean, const T* scale, const T* bias, const PixelRows& y,
-                    const PixelRows* z = nullptr, bool has_relu = false);
+                    const PixelRows* z = nullptr, bool has_relu = false, T most = std::numeric_limits<T>::quiet_NaN());
 
 // grad_x = a·g + b·(x − mean) + k, coefficients [n_segments][channels].
 template <class T>

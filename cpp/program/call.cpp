@@ -202,27 +202,36 @@ Call make_max_pool(const Attributes& a) {
 
 // ---- normalisation ----
 
+NormTail with(NormTail tail, const Array* add) {
+  tail.add = add;
+  return tail;
+}
+
 Call make_batch_norm(const Attributes& a) {
   const double eps = a.real("eps");
-  const bool has_relu = a.flag("relu");
+  NormTail tail;
+  tail.has_relu = a.flag("relu");
+  if (a.has("hi")) {
+    tail.most = a.real("hi");
+  }
   if (a.op() == "batch_norm_training") {
-    return [eps, has_relu](Operands in, Results out) {
-      const NormTail tail{.add = given(in, 3), .has_relu = has_relu};
-      const BatchNormed normed = batch_norm_training("batch_norm", *in[0], given(in, 1), given(in, 2), eps, tail);
+    return [eps, tail](Operands in, Results out) {
+      const BatchNormed normed =
+          batch_norm_training("batch_norm", *in[0], given(in, 1), given(in, 2), eps, with(tail, given(in, 3)));
       out[0] = normed.y;
       out[1] = normed.mean;
       out[2] = normed.var;
     };
   }
   if (a.op() == "batch_norm_eval") {
-    return [eps, has_relu](Operands in, Results out) {
-      const NormTail tail{.add = given(in, 5), .has_relu = has_relu};
-      out[0] = batch_norm_eval("batch_norm", *in[0], *in[1], *in[2], given(in, 3), given(in, 4), eps, tail);
+    return [eps, tail](Operands in, Results out) {
+      out[0] =
+          batch_norm_eval("batch_norm", *in[0], *in[1], *in[2], given(in, 3), given(in, 4), eps, with(tail, given(in, 5)));
     };
   }
-  return [eps, has_relu, is_training = a.flag("training")](Operands in, Results out) {
+  return [eps, tail, is_training = a.flag("training")](Operands in, Results out) {
     const NormGradients g = batch_norm_grad("batch_norm_grad", *in[0], *in[1], given(in, 2), *in[3], *in[4], eps,
-                                            is_training, has_relu, given(in, 5));
+                                            is_training, tail, given(in, 5));
     out[0] = g.grad_x;
     out[1] = g.grad_weight;
     out[2] = g.grad_bias;

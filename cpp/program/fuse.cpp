@@ -269,13 +269,10 @@ class Rewrite {
           maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
           forget(node);
         }
-      } else if (node.op == "relu") {
+      } else if (node.op == "relu" || node.op == "relu6") {
         Node* const norm = norm_before(node, 0);
         if (norm != nullptr && norm->attribute("relu") == nullptr) {
-          set(*norm, "relu", true);
-          norm->outputs[0] = node.outputs[0];
-          maker_[static_cast<std::size_t>(node.outputs[0])] = norm;
-          forget(node);
+          take_relu(*norm, node);
         }
       } else if (node.op == "batch_norm_grad") {
         fuse_norm_grad(node);
@@ -300,12 +297,39 @@ class Rewrite {
     node = {};
   }
 
-  // batch_norm_grad(relu_grad(g, y), x, …) where y = relu(batch-norm of the same x), without an addend.
+  // A ReLU or ReLU6 becomes the end of the batch-norm before it.
+  void take_relu(Node& norm, Node& relu) {
+    set(norm, "relu", true);
+    if (relu.op == "relu6") {
+      set(norm, "hi", 6.0);
+    }
+    norm.outputs[0] = relu.outputs[0];
+    maker_[static_cast<std::size_t>(relu.outputs[0])] = &norm;
+    forget(relu);
+  }
+
+  // batch_norm_grad(relu_grad(g, y), x, …) where y = relu(batch-norm of the same x), without an addend. The gradient of a
+  // ReLU6 reads what the ReLU6 read: that joins the batch-norm here, where the value between is needed no more.
   void fuse_norm_grad(Node& grad) {
     Node* const relu = private_maker(grad, 0);
-    Node* const norm = relu == nullptr || relu->op != "relu_grad" ? nullptr : maker(relu->inputs[1]);
-    if (norm == nullptr || norm->attribute("relu") == nullptr || norm->outputs[0] != relu->inputs[1] ||
-        norm->op != "batch_norm_training" || norm->inputs.size() > 3 || norm->inputs[0] != grad.inputs[1]) {
+    if (relu == nullptr || (relu->op != "relu_grad" && relu->op != "relu6_grad")) {
+      return;
+    }
+    const ValueId between = relu->inputs[1];
+    Node* const norm = maker(between);
+    if (norm == nullptr || norm->op != "batch_norm_training" || norm->outputs[0] != between || norm->inputs.size() > 3 ||
+        norm->inputs[0] != grad.inputs[1]) {
+      return;
+    }
+    if (relu->op == "relu6_grad") {
+      const auto six = std::find_if(nodes_.begin(), nodes_.end(),
+                                    [&](const Node& node) { return node.op == "relu6" && node.inputs[0] == between; });
+      if (six == nodes_.end() || n_readers(between) != 2 || norm->attribute("relu") != nullptr) {
+        return;
+      }
+      take_relu(*norm, *six);
+      set(grad, "hi", 6.0);
+    } else if (norm->attribute("relu") == nullptr || norm->attribute("hi") != nullptr) {
       return;
     }
     replace_operand(grad, 0, relu->inputs[0]);

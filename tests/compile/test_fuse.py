@@ -191,6 +191,7 @@ def test_a_relu_and_an_addition_join_batch_norm(channels: int) -> None:
         lambda x, z: ops.relu(y(x) + z),
         lambda x, z: z + y(x),
         lambda x, z: ops.relu(z + ops.relu(y(x))),
+        lambda x, z: ops.relu6(4 * z + y(x)),
     ):
         program = striate.compile(function, x, z)
         assert "batch_norm_eval" in ops_of(program)
@@ -200,15 +201,17 @@ def test_a_relu_and_an_addition_join_batch_norm(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 8, 24])
-@pytest.mark.parametrize("kind", ["relu", "add-relu", "add", "twice"])
+@pytest.mark.parametrize("kind", ["relu", "relu6", "add-relu", "add", "twice", "twice6"])
 def test_training_batch_norm_and_its_gradient(channels: int, kind: str) -> None:
     """Forward and backward as one program: the bits of eager calls."""
-    weight, bias = drawn(channels), drawn(channels)
+    weight, bias = ops.mul(drawn(channels), 4.0), drawn(channels)
     functions = {
         "relu": lambda y, z: ops.relu(y),
+        "relu6": lambda y, z: ops.relu6(y),
         "add-relu": lambda y, z: ops.relu(y + z),
         "add": lambda y, z: z + y,
         "twice": lambda y, z: ops.relu(y) + y * z,
+        "twice6": lambda y, z: ops.relu6(y) + y * z,
     }
 
     def gradients(x: Tensor, z: Tensor, g: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor | None, ...]:
@@ -226,6 +229,7 @@ def test_training_batch_norm_and_its_gradient(channels: int, kind: str) -> None:
     nodes = [node.op for node in program.graph.nodes]
     assert ("relu" in nodes) == (kind == "twice")
     assert ("relu_grad" in nodes) == (kind in ("add-relu", "twice"))
+    assert ("relu6" in nodes, "relu6_grad" in nodes) == ((kind == "twice6",) * 2)
     for _ in range(2):
         for a, b in zip(program.run([x._array for x in inputs], []), expected, strict=True):
             assert b is not None

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 #include <span>
 #include <string>
 #include <vector>
@@ -247,10 +248,11 @@ struct BatchNormed {
   Array mean;
   Array var;
 };
-// With a tail y is that plus `add`, then through a ReLU.
+// With a tail y is that plus `add`, then through a ReLU, which ends at `most` where that is a number.
 struct NormTail {
   const Array* add = nullptr;  // of x's shape
   bool has_relu = false;
+  double most = std::numeric_limits<double>::quiet_NaN();
 };
 [[nodiscard]] BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias,
                                               double eps, const NormTail& tail = {});
@@ -263,11 +265,11 @@ struct NormGradients {
   Array grad_weight;
   Array grad_bias;
 };
-// `is_training`: mean and var depend on x. All three gradients come from the same two passes. `has_relu`: grad_y is that
-// behind a ReLU of the result, which weight and bias tell again from x.
+// `is_training`: mean and var depend on x. All three gradients come from the same two passes. With a ReLU in the tail, which
+// has no addend, grad_y is that behind it; weight and bias tell again from x where it passes.
 [[nodiscard]] NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& x, const Array* weight,
                                             const Array& mean, const Array& var, double eps, bool is_training,
-                                            bool has_relu = false, const Array* bias = nullptr);
+                                            const NormTail& tail = {}, const Array* bias = nullptr);
 // Statistics per image and group (N, groups), or per row (rows,).
 struct GroupNormed {
   Array y;

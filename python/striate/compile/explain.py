@@ -266,7 +266,7 @@ def _fused(node: Any) -> tuple[str, ...]:
         ):
             fused.append("add")
         if a.get("relu"):
-            fused.append("relu")
+            fused.append("relu6" if "hi" in a else "relu")
     if a.get("in_place"):
         fused.append("in place")
     return tuple(fused)
