@@ -149,8 +149,8 @@ Array avg_pool_grad(const char* op, const Array& grad_y, const Extents& x_shape,
   return dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const PoolMaps maps = make_pool_maps(op, x_shape, params);
-    check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", to_string(maps.y_shape), ", got ",
-          to_string(grad_y.shape()), "; pass the gradient of this pooling's result");
+    check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", maps.y_shape, ", got ", grad_y.shape(),
+          "; pass the gradient of this pooling's result");
     const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
     const Divisors divisors(maps, params);
     const Array source = unit_channels(grad_y);

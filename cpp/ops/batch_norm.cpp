@@ -12,7 +12,7 @@ namespace {
 
 void check_image(const char* op, const Array& x) {
   check(x.rank() >= 2 && x.rank() <= 5, op,
-        ": expected x of shape (N, C) or (N, C, *spatial) with up to 3 spatial axes, got ", to_string(x.shape()),
+        ": expected x of shape (N, C) or (N, C, *spatial) with up to 3 spatial axes, got ", x.shape(),
         "; add or remove axes with reshape");
 }
 
@@ -21,7 +21,7 @@ void check_channels(const char* op, const char* name, const Array* values, const
     return;
   }
   check(values->rank() == 1 && values->shape(0) == x.shape(1), op, ": expected ", name, " of shape (", x.shape(1),
-        ",), one per channel of x, got ", to_string(values->shape()), "; check num_features");
+        ",), one per channel of x, got ", values->shape(), "; check num_features");
   check<DTypeError>(values->dtype() == x.dtype(), op, ": expected ", name, " of x's dtype ", dtype_name(x.dtype()), ", got ",
                     dtype_name(values->dtype()), "; convert with .to(", dtype_name(x.dtype()), ")");
 }
@@ -49,9 +49,9 @@ Array normalise(const char* op, const PixelRows& x, const T* mean, const Array& 
   const Array y = Array::empty(x.array.dtype(), x.array.shape(), Layout::channels_last);
   PixelRows addend;
   if (tail.add != nullptr) {
-    check(tail.add->shape() == y.shape() && tail.add->dtype() == y.dtype(), op, ": expected an addend of shape ",
-          to_string(y.shape()), " and dtype ", dtype_name(y.dtype()), ", got ", to_string(tail.add->shape()), " of ",
-          dtype_name(tail.add->dtype()), "; broadcast or convert it first");
+    check(tail.add->shape() == y.shape() && tail.add->dtype() == y.dtype(), op, ": expected an addend of shape ", y.shape(),
+          " and dtype ", dtype_name(y.dtype()), ", got ", tail.add->shape(), " of ", dtype_name(tail.add->dtype()),
+          "; broadcast or convert it first");
     addend = pixel_rows(*tail.add, false);
   }
   apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false), tail.add == nullptr ? nullptr : &addend,
@@ -69,8 +69,8 @@ BatchNormed batch_norm_training(const char* op, const Array& x, const Array* wei
     check_channels(op, "weight", weight, x);
     check_channels(op, "bias", bias, x);
     const PixelRows rows = pixel_rows(x, false);
-    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ",
-          to_string(x.shape()), "; use a larger batch or eval()");
+    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ", x.shape(),
+          "; use a larger batch or eval()");
     const Array mean = Array::empty(x.dtype(), {rows.channels});
     const Array var = Array::empty(x.dtype(), {rows.channels});
     channel_moments(rows, mean.data<T>(), var.data<T>());
@@ -106,9 +106,9 @@ NormGradients batch_norm_grad(const char* op, const Array& grad_y, const Array& 
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_image(op, x);
-    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ",
-          to_string(x.shape()), " and dtype ", dtype_name(x.dtype()), ", got ", to_string(grad_y.shape()), " of ",
-          dtype_name(grad_y.dtype()), "; pass the gradient of y");
+    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ", x.shape(),
+          " and dtype ", dtype_name(x.dtype()), ", got ", grad_y.shape(), " of ", dtype_name(grad_y.dtype()),
+          "; pass the gradient of y");
     check_channels(op, "weight", weight, x);
     check_channels(op, "mean", &mean, x);
     check_channels(op, "var", &var, x);
@@ -159,8 +159,8 @@ void batch_norm_update(const char* op, const Array& running_mean, const Array& r
     return;
   }
   for (const Array* running : {&running_mean, &running_var}) {
-    check(running->shape() == mean.shape(), op, ": expected running statistics of shape ", to_string(mean.shape()), ", got ",
-          to_string(running->shape()), "; check num_features");
+    check(running->shape() == mean.shape(), op, ": expected running statistics of shape ", mean.shape(), ", got ",
+          running->shape(), "; check num_features");
     check<DTypeError>(running->dtype() == mean.dtype(), op, ": expected running statistics of x's dtype ",
                       dtype_name(mean.dtype()), ", got ", dtype_name(running->dtype()), "; convert them");
     check<std::invalid_argument>(

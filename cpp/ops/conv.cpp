@@ -68,16 +68,15 @@ Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& wi
 // Checks shared by all passes; `x_shape` is (N, C, *spatial).
 Geometry make_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
   check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op,
-        ": expected weight of 3 to 5 axes (O, C/groups, *kernel), got ", to_string(weight_shape),
-        "; see the op's documentation");
+        ": expected weight of 3 to 5 axes (O, C/groups, *kernel), got ", weight_shape, "; see the op's documentation");
   check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
-        to_string(x_shape), "; add the batch axis or choose the op for this many axes");
+        x_shape, "; add the batch axis or choose the op for this many axes");
   check(params.groups >= 1, op, ": expected groups of at least 1, got ", params.groups, "; pass groups=1");
   check(weight_shape[0] % params.groups == 0, op, ": expected output channels divisible by groups=", params.groups,
-        ", got weight.shape ", to_string(weight_shape), "; change groups or the weight");
+        ", got weight.shape ", weight_shape, "; change groups or the weight");
   check(x_shape[1] % params.groups == 0 && x_shape[1] / params.groups == weight_shape[1], op,
         ": expected weight with C/groups = ", x_shape[1], "/", params.groups, " input channels, got ", weight_shape[1],
-        " in weight.shape ", to_string(weight_shape), " with groups=", params.groups, "; x.shape is ", to_string(x_shape));
+        " in weight.shape ", weight_shape, " with groups=", params.groups, "; x.shape is ", x_shape);
   WindowParams window = params.window;
   const auto kernel = spatial_sizes(weight_shape);
   window.kernel_size.assign(kernel.begin(), kernel.end());
@@ -99,7 +98,7 @@ void check_bias(const char* op, const Array* bias, const Array& x, std::ptrdiff_
   }
   check_same_dtype(op, x, *bias);
   check(bias->rank() == 1 && bias->shape(0) == channels, op, ": expected bias of shape (", channels, ",), got ",
-        to_string(bias->shape()), "; one value per output channel");
+        bias->shape(), "; one value per output channel");
 }
 
 // All taps of a window as offsets from output index 0.
@@ -246,7 +245,8 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
     }
     const bool transposes = pass == ConvPass::grad_input;
     const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
-      return pack_winograd(weight.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
+      const Array dense = dense_weight(weight);
+      return pack_winograd(dense.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
     });
     const WindowAxis& h = geometry.window.axis[1];
     const WindowAxis& w = geometry.window.axis[2];
@@ -268,13 +268,14 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
   const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
+    const Array dense = dense_weight(weight);
     std::vector<std::ptrdiff_t> offsets;
     for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
       offsets.push_back(t * reading.k);
     }
     PackedList<T> list;
     for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-      list.push_back(pack<T>(weight.data<T>() + g * geometry.o * ld, offsets, reading.k, 1, geometry.o, ld));
+      list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, reading.k, 1, geometry.o, ld));
     }
     return list;
   });
@@ -362,7 +363,8 @@ bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x
     key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
   }
   const auto packed = cached<T>(weight, key, [&] {
-    const Position weight_stride = spatial_strides(weight);
+    const Array dense = dense_weight(weight);
+    const Position weight_stride = spatial_strides(dense);
     const Buffer<T> filters(block.n_taps() * geometry.o * columns);
     std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
     std::vector<std::ptrdiff_t> offsets;
@@ -381,7 +383,7 @@ bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x
           from += distance / a.dilation * weight_stride[axis];
         }
         for (std::ptrdiff_t o = 0; reaches && o < geometry.o; ++o) {
-          std::copy_n(weight.data<T>() + o * weight.stride(0) + from, c,
+          std::copy_n(dense.data<T>() + o * dense.stride(0) + from, c,
                       filters.data() + (t * geometry.o + o) * columns + i * c);
         }
       }
@@ -458,9 +460,8 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
   struct Phase {
     Position first;
     std::vector<Position> taps;
-    std::vector<std::ptrdiff_t> offsets;
+    std::vector<Position> kernel_taps;  // positions in the kernel of the same
   };
-  const Position weight_stride = spatial_strides(weight);
   std::vector<Phase> phases;
   const Position stride = spatial(window, &WindowAxis::stride);
   std::uint64_t key = derived_key(ConvPass::grad_input, geometry.groups);
@@ -470,7 +471,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
   for (std::ptrdiff_t phase = 0; phase < stride[0] * stride[1] * stride[2]; ++phase) {
     Phase found{.first = {phase / (stride[1] * stride[2]), phase / stride[2] % stride[1], phase % stride[2]},
                 .taps = {},
-                .offsets = {}};
+                .kernel_taps = {}};
     const auto steps = [&](std::size_t axis, std::ptrdiff_t tap, std::ptrdiff_t& position) {
       const WindowAxis& a = window.axis[axis];
       const std::ptrdiff_t distance = found.first[axis] + a.pad_begin - tap * a.dilation;
@@ -483,19 +484,25 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
         for (std::ptrdiff_t q = 0; q < window.axis[2].kernel; ++q) {
           if (steps(0, d, at[0]) && steps(1, p, at[1]) && steps(2, q, at[2])) {
             found.taps.push_back(at);
-            found.offsets.push_back(d * weight_stride[0] + p * weight_stride[1] + q * weight_stride[2]);
+            found.kernel_taps.push_back({d, p, q});
           }
         }
       }
     }
     phases.push_back(std::move(found));
   }
-  const std::ptrdiff_t ld = weight.stride(0);
   const auto packed = cached<T>(weight, key, [&] {
+    const Array dense = dense_weight(weight);
+    const Position weight_stride = spatial_strides(dense);
+    const std::ptrdiff_t ld = dense.stride(0);
     PackedList<T> list;
     for (const Phase& phase : phases) {
+      std::vector<std::ptrdiff_t> offsets;
+      for (const Position& tap : phase.kernel_taps) {
+        offsets.push_back(tap[0] * weight_stride[0] + tap[1] * weight_stride[1] + tap[2] * weight_stride[2]);
+      }
       for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-        list.push_back(pack<T>(weight.data<T>() + g * geometry.o * ld, phase.offsets, geometry.o, ld, geometry.c, 1));
+        list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, geometry.o, ld, geometry.c, 1));
       }
     }
     return list;
@@ -627,8 +634,8 @@ Array make_result(const char* op, DType dtype, const Extents& shape, const Fused
   if (fused.into == nullptr) {
     return Array::empty(dtype, shape, Layout::channels_last);
   }
-  check(fused.into->shape() == shape && fused.into->dtype() == dtype, op, ": expected memory of shape ", to_string(shape),
-        " for the result, got ", to_string(fused.into->shape()), "; it must match");
+  check(fused.into->shape() == shape && fused.into->dtype() == dtype, op, ": expected memory of shape ", shape,
+        " for the result, got ", fused.into->shape(), "; it must match");
   return takes_strides && fused.add == nullptr && fused.into->has_unit_channels()
              ? *fused.into
              : Array::empty(dtype, shape, Layout::channels_last);
@@ -649,8 +656,8 @@ Array dense_addend(const char* op, const Fused& fused, const Array& y) {
     return {};
   }
   check_same_dtype(op, y, *fused.add);
-  check(fused.add->shape() == y.shape(), op, ": expected an addend of the result's shape ", to_string(y.shape()), ", got ",
-        to_string(fused.add->shape()), "; broadcast it first");
+  check(fused.add->shape() == y.shape(), op, ": expected an addend of the result's shape ", y.shape(), ", got ",
+        fused.add->shape(), "; broadcast it first");
   return relayout(*fused.add, Layout::channels_last);
 }
 
@@ -686,7 +693,7 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
       tail.adds = true;
       tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
     }
-    run_forward<decltype(zero)>(channels_last(x), dense_weight(weight), y, tail, geometry, folds(geometry));
+    run_forward<decltype(zero)>(channels_last(x), weight, y, tail, geometry, folds(geometry));
   });
   return delivered(y, fused);
 }
@@ -722,15 +729,14 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   check_same_dtype(op, grad_y, weight);
   const Geometry geometry = make_geometry(op, x_shape, weight.shape(), params);
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
-  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
-        to_string(grad_y.shape()), "; it must match the output");
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", y_shape, ", got ", grad_y.shape(),
+        "; it must match the output");
   if (goes_by_groups(ConvPass::grad_input, geometry, x_shape, weight.shape(), grad_y.dtype())) {
     return depthwise_conv_grad_input(op, grad_y, weight, x_shape, params);
   }
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
-  dispatch_float(op, grad_y.dtype(), [&](auto zero) {
-    run_grad_input<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry);
-  });
+  dispatch_float(op, grad_y.dtype(),
+                 [&](auto zero) { run_grad_input<decltype(zero)>(channels_last(grad_y), weight, grad_x, {}, geometry); });
   return grad_x;
 }
 
@@ -739,8 +745,8 @@ Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, cons
   check_same_dtype(op, grad_y, x);
   const Geometry geometry = make_geometry(op, x.shape(), weight_shape, params);
   const Extents y_shape = output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x.rank());
-  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", to_string(y_shape), ", got ",
-        to_string(grad_y.shape()), "; it must match the output");
+  check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", y_shape, ", got ", grad_y.shape(),
+        "; it must match the output");
   if (goes_by_groups(ConvPass::grad_weight, geometry, x.shape(), weight_shape, x.dtype())) {
     return depthwise_conv_grad_weight(op, grad_y, x, weight_shape, params);
   }
@@ -757,12 +763,11 @@ namespace {
 Geometry make_transposed_geometry(const char* op, const Extents& x_shape, const Extents& weight_shape,
                                   const ConvParams& params, std::span<const std::ptrdiff_t> output_padding) {
   check(weight_shape.rank() >= 3 && weight_shape.rank() <= 5, op,
-        ": expected weight of 3 to 5 axes (C, O/groups, *kernel), got ", to_string(weight_shape),
-        "; see the op's documentation");
+        ": expected weight of 3 to 5 axes (C, O/groups, *kernel), got ", weight_shape, "; see the op's documentation");
   check(x_shape.rank() == weight_shape.rank(), op, ": expected x of ", weight_shape.rank(), " axes (N, C, *spatial), got ",
-        to_string(x_shape), "; add the batch axis or choose the op for this many axes");
+        x_shape, "; add the batch axis or choose the op for this many axes");
   check(x_shape[1] == weight_shape[0], op, ": expected weight with C = ", x_shape[1], " input channels first, got ",
-        weight_shape[0], " in weight.shape ", to_string(weight_shape), "; the layout is (C, O/groups, *kernel)");
+        weight_shape[0], " in weight.shape ", weight_shape, "; the layout is (C, O/groups, *kernel)");
   check(params.groups >= 1 && x_shape[1] % params.groups == 0, op, ": expected input channels divisible by groups, got ",
         x_shape[1], " with groups=", params.groups, "; change groups");
   WindowParams window = params.window;
@@ -790,8 +795,7 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   const Array y = make_result(op, x.dtype(), y_shape, fused, takes_strides);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    run_grad_input<decltype(zero)>(channels_last(x), dense_weight(weight), y, make_tail(fused, bias, clamps_sums(fused)),
-                                   geometry);
+    run_grad_input<decltype(zero)>(channels_last(x), weight, y, make_tail(fused, bias, clamps_sums(fused)), geometry);
     Finish(fused, y, dense_addend(op, fused, y), false).run(y);
   });
   return delivered(y, fused);
@@ -803,7 +807,7 @@ Array conv_transpose_grad_input(const char* op, const Array& grad_y, const Array
   const Geometry geometry = make_transposed_geometry(op, x_shape, weight.shape(), params, output_padding);
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
   dispatch_float(op, grad_y.dtype(), [&](auto zero) {
-    run_forward<decltype(zero)>(channels_last(grad_y), dense_weight(weight), grad_x, {}, geometry, folds(geometry));
+    run_forward<decltype(zero)>(channels_last(grad_y), weight, grad_x, {}, geometry, folds(geometry));
   });
   return grad_x;
 }

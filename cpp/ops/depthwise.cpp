@@ -39,8 +39,7 @@ Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_sha
           x_shape[1] == params.groups * weight_shape[1] && weight_shape[0] % x_shape[1] == 0,
       op,
       ": expected a weight of C/groups input channels a group and outputs a multiple of the channels of x, got x of shape ",
-      to_string(x_shape), ", weight of shape ", to_string(weight_shape), " and groups=", params.groups,
-      "; use a general convolution");
+      x_shape, ", weight of shape ", weight_shape, " and groups=", params.groups, "; use a general convolution");
   Maps maps;
   maps.window = window_of(op, x_shape, weight_shape, params);
   for (std::size_t i = 0; i < 3; ++i) {

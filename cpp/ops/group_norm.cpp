@@ -14,16 +14,17 @@ namespace {
 
 void check_groups(const char* op, const Array& x, std::ptrdiff_t groups, const Array* weight, const Array* bias) {
   check(x.rank() >= 2 && x.rank() <= 5, op, ": expected x of shape (N, C, *spatial) with up to 3 spatial axes, got ",
-        to_string(x.shape()), "; add or remove axes with reshape");
+        x.shape(), "; add or remove axes with reshape");
   check(groups >= 1 && x.shape(1) % groups == 0, op, ": expected groups that divide the ", x.shape(1),
         " channels of x, got ", groups, "; use a divisor");
   for (const Array* values : {weight, bias}) {
-    check(values == nullptr || (values->rank() == 1 && values->shape(0) == x.shape(1)), op,
-          ": expected weight and bias of shape (", x.shape(1), ",), got ",
-          values == nullptr ? "" : to_string(values->shape()), "; pass one value per channel");
-    check<DTypeError>(values == nullptr || values->dtype() == x.dtype(), op, ": expected weight and bias of x's dtype ",
-                      dtype_name(x.dtype()), ", got ", values == nullptr ? "" : dtype_name(values->dtype()),
-                      "; convert them");
+    if (values == nullptr) {
+      continue;
+    }
+    check(values->rank() == 1 && values->shape(0) == x.shape(1), op, ": expected weight and bias of shape (", x.shape(1),
+          ",), got ", values->shape(), "; pass one value per channel");
+    check<DTypeError>(values->dtype() == x.dtype(), op, ": expected weight and bias of x's dtype ", dtype_name(x.dtype()),
+                      ", got ", dtype_name(values->dtype()), "; convert them");
   }
 }
 
@@ -83,9 +84,8 @@ NormGradients group_norm_grad(const char* op, const Array& grad_y, const Array& 
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_groups(op, x, groups, weight, nullptr);
-    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ",
-          to_string(x.shape()), " and x's dtype, got ", to_string(grad_y.shape()), " of ", dtype_name(grad_y.dtype()),
-          "; pass the gradient of y");
+    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ", x.shape(),
+          " and x's dtype, got ", grad_y.shape(), " of ", dtype_name(grad_y.dtype()), "; pass the gradient of y");
     const PixelRows rows = pixel_rows(x, true);
     const PixelRows grad_rows = pixel_rows(grad_y, true);
     const std::ptrdiff_t channels = rows.channels;

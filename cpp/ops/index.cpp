@@ -112,8 +112,8 @@ int checked_gather(const char* op, const Extents& shape, const Extents& index_sh
   for (int a = 0; fits && a < rank; ++a) {
     fits = a == axis || index_shape[a] <= shape[a];
   }
-  check(fits, op, ": expected an index no larger than ", to_string(shape), " except at axis ", axis, ", got ",
-        to_string(index_shape), "; index has the shape of the result");
+  check(fits, op, ": expected an index no larger than ", shape, " except at axis ", axis, ", got ", index_shape,
+        "; index has the shape of the result");
   return axis;
 }
 
@@ -148,8 +148,8 @@ struct Rows {
         rest_size(1),
         row(n_positions) {
     const int k = static_cast<int>(indices.size());
-    check(k >= 1 && k <= shape.rank(), op, ": expected 1 to ", shape.rank(), " index tensors for shape ", to_string(shape),
-          ", got ", k, "; index fewer axes");
+    check(k >= 1 && k <= shape.rank(), op, ": expected 1 to ", shape.rank(), " index tensors for shape ", shape, ", got ", k,
+          "; index fewer axes");
     for (int a = k; a < shape.rank(); ++a) {
       rest.push_back(shape[a]);
       rest_size *= shape[a];
@@ -157,8 +157,8 @@ struct Rows {
     std::fill_n(row.data(), n_positions, 0);
     for (int a = 0; a < k; ++a) {
       const Array& index = indices[static_cast<std::size_t>(a)];
-      check(index.shape() == positions, op, ": expected index tensors of one shape ", to_string(positions), ", got ",
-            to_string(index.shape()), "; broadcast them first");
+      check(index.shape() == positions, op, ": expected index tensors of one shape ", positions, ", got ", index.shape(),
+            "; broadcast them first");
       const Indices values(op, index, shape[a], true);
       for (std::ptrdiff_t i = 0; i < n_positions; ++i) {
         row[i] += values.data()[i] * strides[a];
@@ -201,8 +201,8 @@ Array gather(const Array& x, const Array& index, int dim) {
 // Lines along the axis are the tasks: whatever collides lies in one line and is added in the order of the index.
 Array scatter_add(const Array& src, const Array& index, const Extents& shape, int dim) {
   const int axis = checked_gather("scatter_add", shape, index.shape(), dim);
-  check(src.shape() == index.shape(), "scatter_add: expected src and index of one shape, got ", to_string(src.shape()),
-        " and ", to_string(index.shape()), "; index names the place of each element of src");
+  check(src.shape() == index.shape(), "scatter_add: expected src and index of one shape, got ", src.shape(), " and ",
+        index.shape(), "; index names the place of each element of src");
   const Array y = Array::empty(src.dtype(), shape);
   fill_zero(y);
   const Indices values("scatter_add", index, shape[axis], false);
@@ -275,8 +275,8 @@ Array index_rows(const Array& x, std::span<const Array> indices) {
 Array index_add(const Array& grad_y, std::span<const Array> indices, const Extents& shape) {
   const Array y = Array::empty(grad_y.dtype(), shape);
   const Rows rows("index_add", shape, y.strides(), indices);
-  check(grad_y.shape() == rows.result_shape(), "index_add: expected a source of shape ", to_string(rows.result_shape()),
-        ", got ", to_string(grad_y.shape()), "; it has the shape of the indices, then the axes that are not indexed");
+  check(grad_y.shape() == rows.result_shape(), "index_add: expected a source of shape ", rows.result_shape(), ", got ",
+        grad_y.shape(), "; it has the shape of the indices, then the axes that are not indexed");
   fill_zero(y);
   if (grad_y.size() == 0) {
     return y;
@@ -329,7 +329,7 @@ Array nonzero(const Array& mask) {
 Array one_hot(const Array& x, std::ptrdiff_t n_classes) {
   const Indices values("one_hot", x, n_classes < 0 ? std::numeric_limits<std::ptrdiff_t>::max() : n_classes, false);
   if (n_classes < 0) {
-    check(x.size() > 0, "one_hot: expected at least one element to find the number of classes, got ", to_string(x.shape()),
+    check(x.size() > 0, "one_hot: expected at least one element to find the number of classes, got ", x.shape(),
           "; pass num_classes");
     n_classes = *std::max_element(values.data(), values.data() + x.size()) + 1;
   }

@@ -53,17 +53,19 @@ Array in_order(const Array& values, bool is_image) {
 
 void check_rows(const char* op, const Array& x, int n_axes, const Array* weight, const Array* bias) {
   check(n_axes >= 1 && n_axes <= x.rank(), op, ": expected normalized_shape to be the last axes of x, got ", n_axes,
-        " axes for shape ", to_string(x.shape()), "; pass fewer");
+        " axes for shape ", x.shape(), "; pass fewer");
   Extents inner;
   for (int axis = x.rank() - n_axes; axis < x.rank(); ++axis) {
     inner.push_back(x.shape(axis));
   }
   for (const Array* values : {weight, bias}) {
-    check(values == nullptr || values->shape() == inner, op, ": expected weight and bias of shape ", to_string(inner),
-          ", got ", values == nullptr ? "" : to_string(values->shape()), "; it must be normalized_shape");
-    check<DTypeError>(values == nullptr || values->dtype() == x.dtype(), op, ": expected weight and bias of x's dtype ",
-                      dtype_name(x.dtype()), ", got ", values == nullptr ? "" : dtype_name(values->dtype()),
-                      "; convert them");
+    if (values == nullptr) {
+      continue;
+    }
+    check(values->shape() == inner, op, ": expected weight and bias of shape ", inner, ", got ", values->shape(),
+          "; it must be normalized_shape");
+    check<DTypeError>(values->dtype() == x.dtype(), op, ": expected weight and bias of x's dtype ", dtype_name(x.dtype()),
+                      ", got ", dtype_name(values->dtype()), "; convert them");
   }
 }
 
@@ -157,9 +159,8 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     check_rows(op, x, n_axes, weight, nullptr);
-    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ",
-          to_string(x.shape()), " and x's dtype, got ", to_string(grad_y.shape()), " of ", dtype_name(grad_y.dtype()),
-          "; pass the gradient of y");
+    check(grad_y.shape() == x.shape() && grad_y.dtype() == x.dtype(), op, ": expected grad_y of shape ", x.shape(),
+          " and x's dtype, got ", grad_y.shape(), " of ", dtype_name(grad_y.dtype()), "; pass the gradient of y");
     const Rows rows = make_rows(x, n_axes);
     const std::ptrdiff_t length = rows.length;
     const Array g = relayout(grad_y, rows.is_image ? Layout::channels_last : Layout::row_major);

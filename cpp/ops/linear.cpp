@@ -105,16 +105,15 @@ bool is_matrix_friendly(const Array& x) {
 Array linear(const Array& x, const Array& weight, const Fused& fused) {
   check<DTypeError>(x.dtype() == weight.dtype(), "linear: expected tensors of one dtype, got ", dtype_name(x.dtype()),
                     " and ", dtype_name(weight.dtype()), "; convert one with .to()");
-  check(weight.rank() == 2, "linear: expected weight of shape (out_features, in_features), got ", to_string(weight.shape()),
+  check(weight.rank() == 2, "linear: expected weight of shape (out_features, in_features), got ", weight.shape(),
         "; it has two axes");
   check(x.rank() >= 1 && x.shape(x.rank() - 1) == weight.shape(1), "linear: expected x with in_features = ", weight.shape(1),
-        " as its last axis, got ", to_string(x.shape()), " with weight.shape ", to_string(weight.shape()),
-        "; flatten or transpose x");
+        " as its last axis, got ", x.shape(), " with weight.shape ", weight.shape(), "; flatten or transpose x");
   if (fused.bias != nullptr) {
     check<DTypeError>(fused.bias->dtype() == x.dtype(), "linear: expected bias of dtype ", dtype_name(x.dtype()), ", got ",
                       dtype_name(fused.bias->dtype()), "; convert it with .to()");
     check(fused.bias->rank() == 1 && fused.bias->shape(0) == weight.shape(0), "linear: expected bias of shape (",
-          weight.shape(0), ",), got ", to_string(fused.bias->shape()), "; one value per output feature");
+          weight.shape(0), ",), got ", fused.bias->shape(), "; one value per output feature");
   }
   Extents y_shape = x.shape();
   y_shape[x.rank() - 1] = weight.shape(0);
@@ -152,8 +151,8 @@ Array linear(const Array& x, const Array& weight, const Fused& fused) {
 Array matmul(const Array& a, const Array& b) {
   check<DTypeError>(a.dtype() == b.dtype(), "matmul: expected tensors of one dtype, got ", dtype_name(a.dtype()), " and ",
                     dtype_name(b.dtype()), "; convert one with .to()");
-  check(a.rank() >= 1 && b.rank() >= 1, "matmul: expected operands with at least one axis, got ", to_string(a.shape()),
-        " and ", to_string(b.shape()), "; use mul for single numbers");
+  check(a.rank() >= 1 && b.rank() >= 1, "matmul: expected operands with at least one axis, got ", a.shape(), " and ",
+        b.shape(), "; use mul for single numbers");
   // A vector is a row on the left and a column on the right; the axis it gains is dropped from the result.
   Array left = a;
   Array right = b;
@@ -165,7 +164,7 @@ Array matmul(const Array& a, const Array& b) {
   }
   const std::ptrdiff_t k = left.shape(left.rank() - 1);
   check(right.shape(right.rank() - 2) == k, "matmul: expected the last axis of a to match the second to last of b, got ",
-        to_string(a.shape()), " and ", to_string(b.shape()), "; transpose one of them");
+        a.shape(), " and ", b.shape(), "; transpose one of them");
   // Leading axes broadcast.
   Extents batch;
   const int batch_rank = std::max(left.rank(), right.rank()) - 2;
@@ -174,8 +173,8 @@ Array matmul(const Array& a, const Array& b) {
     const int j = axis - (batch_rank - (right.rank() - 2));
     const std::ptrdiff_t p = i < 0 ? 1 : left.shape(i);
     const std::ptrdiff_t q = j < 0 ? 1 : right.shape(j);
-    check(p == q || p == 1 || q == 1, "matmul: expected leading axes that broadcast, got ", to_string(a.shape()), " and ",
-          to_string(b.shape()), "; sizes must be equal or 1");
+    check(p == q || p == 1 || q == 1, "matmul: expected leading axes that broadcast, got ", a.shape(), " and ", b.shape(),
+          "; sizes must be equal or 1");
     batch.push_back(p == 1 ? q : p);
   }
   const std::ptrdiff_t m = left.shape(left.rank() - 2);

@@ -88,7 +88,7 @@ void select(const char* op, const GatherPlan& plan, const Array& x, const Array&
 
 void check_taps(const char* op, const Array& taps, const Extents& y_shape) {
   check(taps.shape() == y_shape && (taps.dtype() == DType::uint8 || taps.dtype() == DType::int32), op,
-        ": expected taps of shape ", to_string(y_shape), " and dtype uint8 or int32, got ", to_string(taps.shape()), " of ",
+        ": expected taps of shape ", y_shape, " and dtype uint8 or int32, got ", taps.shape(), " of ",
         dtype_name(taps.dtype()), "; pass what the forward pass returned");
 }
 
@@ -128,8 +128,8 @@ MaxPooled max_pool_taps(const char* op, const Array& x, const PoolParams& params
 Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, const Extents& x_shape,
                     const PoolParams& params) {
   const PoolMaps maps = make_pool_maps(op, x_shape, params);
-  check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", to_string(maps.y_shape), ", got ",
-        to_string(grad_y.shape()), "; pass the gradient of this pooling's result");
+  check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", maps.y_shape, ", got ", grad_y.shape(),
+        "; pass the gradient of this pooling's result");
   check_taps(op, taps, maps.y_shape);
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
   select(op, maps.backward(), unit_channels(grad_y), taps, false, grad_x);

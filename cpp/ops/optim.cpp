@@ -41,8 +41,8 @@ std::vector<Slot> make_slots(const char* op, Tensors params, Tensors grads, std:
     const auto match = [&](const Array& x, const char* what) {
       check<DTypeError>(x.dtype() == slot.param.dtype(), op, ": expected a ", what, " of dtype ",
                         dtype_name(slot.param.dtype()), ", got ", dtype_name(x.dtype()), "; convert it");
-      check(x.shape() == slot.param.shape(), op, ": expected a ", what, " of shape ", to_string(slot.param.shape()),
-            ", got ", to_string(x.shape()), "; it must match its parameter");
+      check(x.shape() == slot.param.shape(), op, ": expected a ", what, " of shape ", slot.param.shape(), ", got ",
+            x.shape(), "; it must match its parameter");
     };
     const auto is_writable = [&](const Array& x, const char* what) {
       check<std::invalid_argument>(!x.storage().is_read_only(), op, ": expected a ", what,
@@ -62,7 +62,7 @@ std::vector<Slot> make_slots(const char* op, Tensors params, Tensors grads, std:
     }
     check<std::invalid_argument>(is_flat(std::span(kept, n_kept)), op,
                                  ": expected a dense parameter and states in its order of axes, got shape ",
-                                 to_string(slot.param.shape()), " with gaps or another order; make states with zeros_like");
+                                 slot.param.shape(), " with gaps or another order; make states with zeros_like");
     const Array* const pair[] = {&slot.param, &slot.grad};
     if (!is_flat(pair)) {
       Array same = Array::empty_like(slot.param.dtype(), slot.param);

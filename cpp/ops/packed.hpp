@@ -28,10 +28,14 @@ std::uint64_t derived_key(const Parts&... parts) {
 template <class T>
 using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;  // [group]
 
-// Returns what `make` builds, kept with the weight's storage until that changes, and outside of any arena.
+// Returns what `make` builds of this view of a weight, kept with the weight's storage until that changes, and outside of any
+// arena. A view of another layout is made dense in `make`, and not before each call.
 template <class T, class Make>
 std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
   key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
+  for (int axis = 0; axis < weight.rank(); ++axis) {
+    key = derived_key(key, weight.shape(axis), weight.stride(axis));
+  }
   if (auto found = weight.storage().derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
   }

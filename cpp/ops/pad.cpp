@@ -39,14 +39,14 @@ Array constant_of(DType dtype, double value) {
 
 Array pad(const Array& x, const Extents& begin, const Extents& end, double value) {
   check(begin.rank() == x.rank() && end.rank() == x.rank(), "pad: expected a (begin, end) pair per axis of shape ",
-        to_string(x.shape()), ", got ", begin.rank(), "; pass 0 for axes to keep");
+        x.shape(), ", got ", begin.rank(), "; pass 0 for axes to keep");
   Extents shape;
   Extents size;  // of what x and y share
   std::ptrdiff_t from = x.offset();
   for (int axis = 0; axis < x.rank(); ++axis) {
     const std::ptrdiff_t padded = x.shape(axis) + begin[axis] + end[axis];
     check(padded >= 0, "pad: expected an output of at least size 0, got ", padded, " on axis ", axis, " of shape ",
-          to_string(x.shape()), "; crop less");
+          x.shape(), "; crop less");
     shape.push_back(padded);
     size.push_back(std::max<std::ptrdiff_t>(
         x.shape(axis) - std::max<std::ptrdiff_t>(-begin[axis], 0) - std::max<std::ptrdiff_t>(-end[axis], 0), 0));

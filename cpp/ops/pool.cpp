@@ -42,7 +42,7 @@ PoolMaps make_pool_maps(const char* op, const Extents& x_shape, const PoolParams
   const bool is_adaptive = !params.output_size.empty();
   const std::size_t n_axes = is_adaptive ? params.output_size.size() : params.window.kernel_size.size();
   check(x_shape.rank() == static_cast<int>(n_axes) + 2, op, ": expected x with ", n_axes + 2, " axes (batch, channels, and ",
-        n_axes, " spatial), got shape ", to_string(x_shape), "; add or remove axes with reshape");
+        n_axes, " spatial), got shape ", x_shape, "; add or remove axes with reshape");
   PoolMaps maps;
   if (is_adaptive) {
     maps = make_adaptive_maps(op, x_shape, params.output_size);
@@ -67,8 +67,7 @@ PoolMaps make_pool_maps(const char* op, const Extents& x_shape, const PoolParams
   for (const AxisMap& map : maps.forward.axis) {
     check(!__builtin_mul_overflow(n_labels, std::max<std::ptrdiff_t>(map.n_taps, 1), &n_labels) &&
               n_labels <= std::numeric_limits<std::int32_t>::max(),
-          op, ": expected windows of fewer than 2^31 elements, got x of shape ", to_string(x_shape),
-          "; use smaller windows");
+          op, ": expected windows of fewer than 2^31 elements, got x of shape ", x_shape, "; use smaller windows");
   }
   return maps;
 }

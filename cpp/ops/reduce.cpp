@@ -64,7 +64,7 @@ unsigned reduced_axes(const char* op, const Array& x, std::span<const int> dims)
   for (const int dim : dims) {
     const int axis = dim < 0 ? dim + x.rank() : dim;
     check((axis >= 0 && axis < x.rank()) || (x.rank() == 0 && (dim == 0 || dim == -1)), op, ": expected dim from ",
-          -x.rank(), " to ", x.rank() - 1, " for shape ", to_string(x.shape()), ", got ", dim, "; name an existing axis");
+          -x.rank(), " to ", x.rank() - 1, " for shape ", x.shape(), ", got ", dim, "; name an existing axis");
     if (x.rank() > 0) {
       check((axes >> axis & 1U) == 0, op, ": expected each axis once, got ", dim, " again; name an axis once");
       axes |= 1U << axis;
@@ -91,8 +91,8 @@ Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim) {
     }
   }
   const std::ptrdiff_t n_kept = kept_shape.product();
-  check(accumulates || x.size() > 0 || n_kept == 0, name, ": expected at least one element, got shape ",
-        to_string(x.shape()), "; an empty tensor has no ", name);
+  check(accumulates || x.size() > 0 || n_kept == 0, name, ": expected at least one element, got shape ", x.shape(),
+        "; an empty tensor has no ", name);
 
   // Dense and in the computing type, in its own memory order.
   const Array* const self[] = {&x};

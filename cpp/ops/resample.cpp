@@ -78,7 +78,7 @@ struct Maps {
 
 Maps make_maps(const char* op, const Extents& x_shape, const ResampleParams& params) {
   check(x_shape.rank() >= 3 && x_shape.rank() <= 5, op,
-        ": expected x of shape (N, C, *spatial) with 1 to 3 spatial axes, got ", to_string(x_shape),
+        ": expected x of shape (N, C, *spatial) with 1 to 3 spatial axes, got ", x_shape,
         "; add or remove axes with reshape");
   const auto n_axes = static_cast<std::size_t>(x_shape.rank() - 2);
   check(params.size.size() == n_axes && params.scale_factor.size() == n_axes, op, ": expected a size for each of ", n_axes,
@@ -291,8 +291,8 @@ Array resample(const char* op, const Array& x, const ResampleParams& params) {
 Array resample_grad(const char* op, const Array& grad_y, const Extents& x_shape, const ResampleParams& params) {
   return dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     const Maps maps = make_maps(op, x_shape, params);
-    check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", to_string(maps.y_shape), ", got ",
-          to_string(grad_y.shape()), "; pass the gradient of the resized images");
+    check(grad_y.shape() == maps.y_shape, op, ": expected grad_y of shape ", maps.y_shape, ", got ", grad_y.shape(),
+          "; pass the gradient of the resized images");
     const AxisMap backward[3] = {transposed(maps.axis[0].map), transposed(maps.axis[1].map), transposed(maps.axis[2].map)};
     const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
     const Array source = unit_channels(grad_y);

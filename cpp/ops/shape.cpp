@@ -48,13 +48,13 @@ Array empty_ordered(const Extents& shape, const Array& model) {
 
 void check_slice(const char* op, const Extents& shape, const Extents& begin, const Extents& size, const Extents& step) {
   check(begin.rank() == shape.rank() && size.rank() == shape.rank() && step.rank() == shape.rank(), op,
-        ": expected a begin, size and step for each axis of ", to_string(shape), ", got ", begin.rank(), ", ", size.rank(),
-        " and ", step.rank(), "; name every axis");
+        ": expected a begin, size and step for each axis of ", shape, ", got ", begin.rank(), ", ", size.rank(), " and ",
+        step.rank(), "; name every axis");
   for (int axis = 0; axis < shape.rank(); ++axis) {
     check(step[axis] >= 1 && size[axis] >= 0 && begin[axis] >= 0 &&
               (size[axis] == 0 || begin[axis] + (size[axis] - 1) * step[axis] < shape[axis]),
-          op, ": expected a range inside axis ", axis, " of ", to_string(shape), ", got begin ", begin[axis], ", size ",
-          size[axis], ", step ", step[axis], "; shorten the slice");
+          op, ": expected a range inside axis ", axis, " of ", shape, ", got begin ", begin[axis], ", size ", size[axis],
+          ", step ", step[axis], "; shorten the slice");
   }
 }
 
@@ -120,7 +120,7 @@ Layout layout_of(const Array& x) {
 
 Array reshape(const Array& x, const Extents& shape, bool to_channels_last) {
   check(shape.product() == x.size() && std::all_of(shape.begin(), shape.end(), [](std::ptrdiff_t n) { return n >= 0; }),
-        "reshape: expected a shape of ", x.size(), " elements as in ", to_string(x.shape()), ", got ", to_string(shape),
+        "reshape: expected a shape of ", x.size(), " elements as in ", x.shape(), ", got ", shape,
         "; use -1 for one size to be worked out");
   Array y;
   if (x.try_reshape(shape, y) && (!to_channels_last || layout_of(y) == Layout::channels_last)) {
@@ -144,8 +144,8 @@ Array slice(const Array& x, const Extents& begin, const Extents& size, const Ext
 }
 
 Array slice_grad(const Array& grad_y, const Extents& shape, const Extents& begin, const Extents& step) {
-  check(grad_y.rank() == shape.rank(), "slice_grad: expected a gradient of ", shape.rank(), " axes, got ",
-        to_string(grad_y.shape()), "; pass the gradient of the slice");
+  check(grad_y.rank() == shape.rank(), "slice_grad: expected a gradient of ", shape.rank(), " axes, got ", grad_y.shape(),
+        "; pass the gradient of the slice");
   check_slice("slice_grad", shape, begin, grad_y.shape(), step);
   const Array grad_x = empty_ordered(shape, grad_y);
   fill_zero(grad_x);
@@ -164,8 +164,8 @@ std::vector<Array> split(const Array& x, std::span<const std::ptrdiff_t> sizes, 
     }
     begin += size;
   }
-  check(begin == x.shape(axis), "split: expected sizes that add up to axis ", axis, " of ", to_string(x.shape()),
-        ", got a sum of ", begin, "; check split_size");
+  check(begin == x.shape(axis), "split: expected sizes that add up to axis ", axis, " of ", x.shape(), ", got a sum of ",
+        begin, "; check split_size");
   return pieces;
 }
 
@@ -183,8 +183,8 @@ Array concat(std::span<const Array> tensors, int dim) {
     for (int a = 0; fits && a < x.rank(); ++a) {
       fits = a == axis || x.shape(a) == shape[a];
     }
-    check(fits, "concat: expected shapes equal to ", to_string(first.shape()), " except at axis ", axis, ", got ",
-          to_string(x.shape()), "; reshape or pad it first");
+    check(fits, "concat: expected shapes equal to ", first.shape(), " except at axis ", axis, ", got ", x.shape(),
+          "; reshape or pad it first");
     shape[axis] += x.shape(axis);
     if (x.size() > largest->size()) {
       largest = &x;
@@ -223,7 +223,7 @@ Array flip(const Array& x, std::span<const int> dims) {
 Array pixel_shuffle(const Array& x, std::ptrdiff_t factor) {
   const std::ptrdiff_t r = factor;
   check(r >= 1 && x.rank() == 4 && x.shape(1) % (r * r) == 0, "pixel_shuffle: expected a shape (N, C·", r, "², H, W), got ",
-        to_string(x.shape()), "; check upscale_factor");
+        x.shape(), "; check upscale_factor");
   const std::ptrdiff_t n = x.shape(0);
   const std::ptrdiff_t c = x.shape(1) / (r * r);
   const std::ptrdiff_t h = x.shape(2);
@@ -241,7 +241,7 @@ Array pixel_shuffle(const Array& x, std::ptrdiff_t factor) {
 Array pixel_unshuffle(const Array& x, std::ptrdiff_t factor) {
   const std::ptrdiff_t r = factor;
   check(r >= 1 && x.rank() == 4 && x.shape(2) % r == 0 && x.shape(3) % r == 0, "pixel_unshuffle: expected a shape (N, C, H·",
-        r, ", W·", r, "), got ", to_string(x.shape()), "; check downscale_factor");
+        r, ", W·", r, "), got ", x.shape(), "; check downscale_factor");
   const std::ptrdiff_t n = x.shape(0);
   const std::ptrdiff_t c = x.shape(1);
   const std::ptrdiff_t h = x.shape(2) / r;
@@ -258,7 +258,7 @@ Array pixel_unshuffle(const Array& x, std::ptrdiff_t factor) {
 }
 
 Array triangle(const Array& x, std::ptrdiff_t diagonal, bool is_upper) {
-  check(x.rank() >= 2, is_upper ? "triu" : "tril", ": expected a tensor of at least 2 axes, got ", to_string(x.shape()),
+  check(x.rank() >= 2, is_upper ? "triu" : "tril", ": expected a tensor of at least 2 axes, got ", x.shape(),
         "; add an axis");
   const Array y = Array::empty(x.dtype(), x.shape());
   copy_into(y, x);

@@ -11,8 +11,8 @@ namespace {
 
 int axis_of(const char* op, const Array& x, int dim) {
   const int axis = dim < 0 ? dim + x.rank() : dim;
-  check(axis >= 0 && axis < x.rank(), op, ": expected dim from ", -x.rank(), " to ", x.rank() - 1, " for shape ",
-        to_string(x.shape()), ", got ", dim, "; name an existing axis");
+  check(axis >= 0 && axis < x.rank(), op, ": expected dim from ", -x.rank(), " to ", x.rank() - 1, " for shape ", x.shape(),
+        ", got ", dim, "; name an existing axis");
   return axis;
 }
 
@@ -86,20 +86,21 @@ Array rows_op(int op, const Array& x, const Array* y, int dim) {
 ClassLoss class_loss(const char* op, const Array& x, const Array& target, const Array* weight,
                      const ClassLossParams& params) {
   check(x.rank() >= 2 && target.rank() == x.rank() - 1, op, ": expected x (N, C, ...) and a target (N, ...), got ",
-        to_string(x.shape()), " and ", to_string(target.shape()), "; targets are class numbers, without the class axis");
+        x.shape(), " and ", target.shape(), "; targets are class numbers, without the class axis");
   for (int axis = 0; axis < target.rank(); ++axis) {
     check(target.shape(axis) == x.shape(axis == 0 ? 0 : axis + 1), op,
           ": expected a target of the shape of x without its "
           "class axis, got ",
-          to_string(target.shape()), " for x ", to_string(x.shape()), "; check the batch");
+          target.shape(), " for x ", x.shape(), "; check the batch");
   }
   check<DTypeError>(!is_floating(target.dtype()) && target.dtype() != DType::boolean, op, ": expected integer targets, got ",
                     dtype_name(target.dtype()), "; pass class numbers as int64");
-  check(weight == nullptr || (weight->rank() == 1 && weight->shape(0) == x.shape(1)), op,
-        ": expected one weight a class, got ", weight == nullptr ? "none" : to_string(weight->shape()), " for x ",
-        to_string(x.shape()), "; pass a tensor of shape (C,)");
-  check<DTypeError>(weight == nullptr || weight->dtype() == x.dtype(), op, ": expected weights of the dtype of x, got ",
-                    weight == nullptr ? "none" : dtype_name(weight->dtype()), "; convert with .to(...)");
+  if (weight != nullptr) {
+    check(weight->rank() == 1 && weight->shape(0) == x.shape(1), op, ": expected one weight a class, got ", weight->shape(),
+          " for x ", x.shape(), "; pass a tensor of shape (C,)");
+    check<DTypeError>(weight->dtype() == x.dtype(), op, ": expected weights of the dtype of x, got ",
+                      dtype_name(weight->dtype()), "; convert with .to(...)");
+  }
 
   return dispatch_float(op, x.dtype(), [&]<class T>(T) {
     const std::ptrdiff_t n = x.shape(1);
@@ -213,8 +214,7 @@ Array argument(const char* op, bool is_max, const Array& given, int dim, bool is
     rows = with_strides(x, strides);
   }
   const std::ptrdiff_t n = rows.shape(axis);
-  check(n > 0, op, ": expected at least one element over its axis, got shape ", to_string(x.shape()), "; nothing has no ",
-        op);
+  check(n > 0, op, ": expected at least one element over its axis, got shape ", x.shape(), "; nothing has no ", op);
   const std::ptrdiff_t n_rows = rows.size() / n;
   const Array found = Array::empty(DType::int64, {n_rows});
   const auto search = [&]<class T>(T) {

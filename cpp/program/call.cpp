@@ -423,8 +423,8 @@ Call make_buffer(const Attributes& a) {
 Call make_place(const Attributes& a) {
   return [at = a.integer("into_at")](Operands in, Results out) {
     out[0] = channels_of(*in[0], at, in[1]->shape(1));
-    check(out[0].shape() == in[1]->shape(), "place: expected values of shape ", to_string(out[0].shape()), ", got ",
-          to_string(in[1]->shape()), "; they must fit their channels");
+    check(out[0].shape() == in[1]->shape(), "place: expected values of shape ", out[0].shape(), ", got ", in[1]->shape(),
+          "; they must fit their channels");
     copy_into(out[0], *in[1]);
   };
 }
@@ -513,7 +513,7 @@ struct DrawFrom {
       return {seed, call};
     }
     check(state->dtype() == DType::int64 && state->shape() == Extents{2}, "random: expected a state of int64(2,), got ",
-          dtype_name(state->dtype()), to_string(state->shape()), "; record again");
+          dtype_name(state->dtype()), state->shape(), "; record again");
     const auto* const held = state->data<std::int64_t>();
     return {static_cast<std::uint64_t>(held[0]), static_cast<std::uint64_t>(held[state->stride(0)]) + call};
   }
@@ -581,7 +581,7 @@ Call make_batch_norm_update(const Attributes& a) {
 }
 
 double read_number(const Array& x) {
-  check(x.size() == 1, "step: expected a number of one element, got ", to_string(x.shape()), "; reshape it to ()");
+  check(x.size() == 1, "step: expected a number of one element, got ", x.shape(), "; reshape it to ()");
   const Array wide = convert(x, DType::float64);
   return *wide.data<double>();
 }

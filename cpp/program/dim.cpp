@@ -428,6 +428,8 @@ std::string to_string(const Shape& shape) {
   return out + (shape.size() == 1 ? ",)" : ")");
 }
 
+std::ostream& operator<<(std::ostream& out, const Shape& shape) { return out << to_string(shape); }
+
 Dim product(std::span<const Dim> dims) {
   Dim n = 1;
   for (const Dim& dim : dims) {

@@ -175,7 +175,7 @@ ValueId Graph::add_input(const std::string& name, const Array& example) {
 
 ValueId Graph::add_scalar(const std::string& name, const Array& example) {
   take_name(name);
-  check(example.rank() == 0, "record: expected scalar '", name, "' without axes, got shape ", to_string(example.shape()),
+  check(example.rank() == 0, "record: expected scalar '", name, "' without axes, got shape ", example.shape(),
         "; reshape it to ()");
   scalars_.push_back(add_value({ValueKind::scalar, example.dtype(), ValueLayout::row_major, {}, name, {}}));
   return scalars_.back();
@@ -241,8 +241,8 @@ ValueId Graph::assign(ValueId state, ValueId new_value) {
                                "', got an older one; assign to the state itself");
   Value after{ValueKind::result, of.dtype, of.layout, of.shape, {}, {}};
   check(striate::values(from.shape) == striate::values(of.shape) && from.dtype == of.dtype, "assign: expected ",
-        dtype_name(of.dtype), to_string(of.shape), " for state '", of.name, "', got ", dtype_name(from.dtype),
-        to_string(from.shape), "; a state keeps its shape and dtype");
+        dtype_name(of.dtype), of.shape, " for state '", of.name, "', got ", dtype_name(from.dtype), from.shape,
+        "; a state keeps its shape and dtype");
   after.node = static_cast<int>(nodes_.size());
   Node node{"assign", {}, {state, new_value}, {}};
   node.outputs.push_back(add_value(std::move(after)));

@@ -115,8 +115,7 @@ void check_like(const Graph& graph, const char* what, std::span<const ValueId> i
     check<DTypeError>(given[i].dtype() == value.dtype, "program: expected ", dtype_name(value.dtype), " for '", value.name,
                       "', got ", dtype_name(given[i].dtype()), "; convert it with .to()");
     check(given[i].rank() == static_cast<int>(value.shape.size()), "program: expected '", value.name, "' of ",
-          value.shape.size(), " axes as in ", to_string(value.shape), ", got ", to_string(given[i].shape()),
-          "; pass what was recorded");
+          value.shape.size(), " axes as in ", value.shape, ", got ", given[i].shape(), "; pass what was recorded");
   }
 }
 
@@ -188,8 +187,8 @@ struct Program::Body {
     for (std::size_t i = 0; has_fixed_sizes && i < conditions.shapes.size(); ++i) {
       const Value& value = graph.value(graph.inputs()[i]);
       check<GuardError>(conditions.shapes[i] == striate::values(value.shape), "program: expected '", value.name,
-                        "' of shape ", to_string(striate::values(value.shape)), ", as recorded, got ",
-                        to_string(conditions.shapes[i]), "; record again with these inputs");
+                        "' of shape ", striate::values(value.shape), ", as recorded, got ", conditions.shapes[i],
+                        "; record again with these inputs");
     }
     auto plan = std::make_shared<Plan>();
     for (const Node& node : graph.nodes()) {

@@ -86,6 +86,8 @@ std::string to_string(const Extents& extents) {
   return out + (extents.rank() == 1 ? ",)" : ")");
 }
 
+std::ostream& operator<<(std::ostream& out, const Extents& extents) { return out << to_string(extents); }
+
 // A handful of entries at the most (one per op that packs this weight), so a list does.
 struct Storage::Derived {
   struct Entry {
@@ -191,12 +193,12 @@ Array Array::empty(DType dtype, const Extents& shape, Layout layout) {
   bool is_empty = false;
   bool overflows = false;
   for (const std::ptrdiff_t extent : shape) {
-    check(extent >= 0, "tensor: expected sizes of at least 0, got shape ", to_string(shape), "; check the arguments");
+    check(extent >= 0, "tensor: expected sizes of at least 0, got shape ", shape, "; check the arguments");
     is_empty = is_empty || extent == 0;
     overflows = overflows || __builtin_mul_overflow(bytes, extent > 0 ? extent : 1, &bytes);
   }
   check<OutOfMemory>(is_empty || (!overflows && bytes < std::numeric_limits<std::ptrdiff_t>::max() / 4),
-                     "memory: expected a shape that fits into memory, got ", to_string(shape), " of ", dtype_name(dtype),
+                     "memory: expected a shape that fits into memory, got ", shape, " of ", dtype_name(dtype),
                      "; use smaller sizes");
   Array array;
   array.storage_ = StorageRef(Storage::create(is_empty ? 0 : bytes));
@@ -243,11 +245,11 @@ bool Array::has_unit_channels() const { return rank() < 2 || shape_[1] == 1 || s
 Array Array::permute(std::span<const int> axes) const {
   Array array = *this;
   unsigned seen = 0;
-  check(static_cast<int>(axes.size()) == rank(), "permute: expected ", rank(), " axes for shape ", to_string(shape_),
-        ", got ", axes.size(), "; name every axis once");
+  check(static_cast<int>(axes.size()) == rank(), "permute: expected ", rank(), " axes for shape ", shape_, ", got ",
+        axes.size(), "; name every axis once");
   for (int i = 0; i < rank(); ++i) {
     const int axis = axes[static_cast<std::size_t>(i)];
-    check(axis >= 0 && axis < rank() && (seen >> axis & 1U) == 0, "permute: expected each axis of shape ", to_string(shape_),
+    check(axis >= 0 && axis < rank() && (seen >> axis & 1U) == 0, "permute: expected each axis of shape ", shape_,
           " once, got axis ", axis, "; name every axis once");
     seen |= 1U << axis;
     array.shape_[i] = shape_[axis];
@@ -269,7 +271,7 @@ Array Array::broadcast_to(const Extents& shape) const {
       fits = shape_[axis] == 1;
     }
   }
-  check(fits, "broadcast: expected a shape that broadcasts to ", to_string(shape), ", got ", to_string(shape_),
+  check(fits, "broadcast: expected a shape that broadcasts to ", shape, ", got ", shape_,
         "; sizes must be equal or 1, aligned at the last axis");
   return array;
 }

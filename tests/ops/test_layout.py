@@ -25,3 +25,29 @@ def test_memory_relayouts_are_counted() -> None:
     assert st.ops.relayout(y) is not None
     now = st.machine.counters()
     assert (now["relayouts"], now["relayout_bytes"]) == (1, 480)
+
+
+def test_weight_of_another_layout_is_packed_once() -> None:
+    rng = np.random.default_rng(0)
+    x = st.ops.relayout(st.tensor(rng.standard_normal((1, 8, 6, 6)).astype(np.float32)))
+    weight = st.tensor(rng.standard_normal((8, 8, 3, 3)).astype(np.float32))
+    assert not weight._array.is_channels_last
+    first = st.conv2d(x, weight, padding=1).numpy()
+    st.machine.reset_counters()
+    again = st.conv2d(x, weight, padding=1).numpy()
+    assert st.machine.counters()["relayouts"] == 0
+    assert (again == first).all()
+
+
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_parts_of_a_weight_are_packed_apart(name: str) -> None:
+    # All begin at the same place of one memory; none may be computed with what was packed for another.
+    rng = np.random.default_rng(0)
+    values = rng.integers(-3, 4, (8, 8, 2, 2)).astype(np.float32)
+    weight = st.ops.relayout(st.tensor(values))
+    x = st.tensor(rng.integers(-3, 4, (1, 8, 5, 5)).astype(np.float32))
+    convolve = getattr(st, name)
+    for part in (np.s_[:4], np.s_[:], np.s_[:, :4]):
+        image = x[:, : values[part].shape[1 if name == "conv2d" else 0]]
+        expected = convolve(image, st.tensor(values[part].copy()))
+        np.testing.assert_array_equal(convolve(image, weight[part]).numpy(), expected.numpy())

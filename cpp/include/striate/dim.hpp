@@ -70,6 +70,7 @@ class Dim {
 
 using Shape = std::vector<Dim>;
 [[nodiscard]] std::string to_string(const Shape& shape);  // "(i0.0, 3, 32)"
+std::ostream& operator<<(std::ostream& out, const Shape& shape);
 [[nodiscard]] Dim product(std::span<const Dim> dims);
 [[nodiscard]] Extents values(const Shape& shape);
 

@@ -33,7 +33,8 @@ template <class... Parts>
   return out.str();
 }
 
-// The first line of every op: throws Error with the joined parts unless `condition` holds.
+// The first line of every op: throws Error with the joined parts unless `condition` holds. Pass shapes as they are: a text
+// made for a check that holds cost more than a small kernel.
 template <class Error = ShapeError, class... Parts>
 void check(bool condition, const Parts&... parts) {
   if (!condition) [[unlikely]] {

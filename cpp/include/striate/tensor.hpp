@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <iosfwd>
 #include <memory>
 #include <span>
 #include <string>
@@ -64,6 +65,7 @@ class Extents {
 };
 
 [[nodiscard]] std::string to_string(const Extents& extents);  // "(2, 3)"
+std::ostream& operator<<(std::ostream& out, const Extents& extents);
 
 // Reference-counted memory. Either from the caching allocator or borrowed from an owner kept alive.
 class Storage {
