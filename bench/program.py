@@ -1,13 +1,15 @@
-"""What a program costs beside its calls: memory, cold start, planning, and what a second thread brings.
+"""What a program costs beside its calls: memory, cold start, planning, what a second thread brings, and what eager operators cost.
 
     python bench/program.py
     python bench/program.py --figures memory cold_start --saved
     python bench/program.py --figures speed_up --json program.json
+    python bench/program.py --figures eager
 
 Each figure is taken in fresh processes, with a bar beside it. Resident sets are the largest that the system saw, of the whole
 process with Python and NumPy. A cold start is from process start to the first answer, above a process that imports NumPy; planning is
 what a first call takes beyond later ones. Those figures count the building and recording of the network too, unless `--saved` has
-them begin from a saved program.
+them begin from a saved program. The overhead of an eager operator is what it takes beyond its node in a long program, on one
+thread: half of that of conv2d (8 channels, 3×3, padding 1) and relu.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import numpy as np
 BATCH_OF_STEP, BATCH_OF_SPEED_UP = 64, 16
 SPED_UP = ("resnet50", "unet", "vgg16")
 SIZES = {"resnet50": 224, "resnet18": 224, "vgg16": 224, "unet": 256}
+#: Pairs of conv2d and relu in one program.
+PAIRS = 64
 #: Another size to plan for.
 OTHER_SIZE = 256
 IMPORT_NUMPY = "import numpy; print('{}', flush=True); input()"
@@ -138,6 +142,44 @@ def speed_up(name: str, rounds: int) -> dict[str, Any]:
     return {str(n): statistics.median(values) for n, values in seconds.items()}
 
 
+def eager(rounds: int) -> dict[str, Any]:
+    """Seconds of conv2d and relu on a small image: eagerly, recorded for gradients, and as nodes of a program."""
+    import striate
+    from striate import ops
+
+    rng = np.random.default_rng(0)
+    x, weight, bias = (
+        ops.relayout(ops.tensor(rng.standard_normal(shape, np.float32))) if len(shape) > 1 else ops.zeros(*shape)
+        for shape in ((1, 8, 8, 8), (8, 8, 3, 3), (8,))
+    )
+
+    def pair(x: Any) -> Any:
+        return ops.relu(ops.conv2d(x, weight, bias, padding=1))
+
+    def chain(x: Any) -> Any:
+        for _ in range(PAIRS):
+            x = pair(x)
+        return x
+
+    def repeated(call: Callable[[Any], Any], n_calls: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(n_calls):
+            call(x)
+        return (time.perf_counter() - begin) / n_calls
+
+    found: dict[str, list[float]] = {"no_grad": [], "recording": [], "node": []}
+    program = striate.compile(chain, x)
+    with striate.threads(1):
+        for _ in range(20 * rounds):  # the least of many turns: what else the machine does only adds
+            with striate.no_grad():
+                found["no_grad"].append(repeated(pair, 200))
+            weight.requires_grad_(True)
+            found["recording"].append(repeated(pair, 200))
+            weight.requires_grad_(False)
+            found["node"].append(repeated(program, 10) / PAIRS)
+    return {name: min(seconds) for name, seconds in found.items()}
+
+
 def fresh(*what: str) -> tuple[dict[str, Any], float]:
     """Run a function of this file, or code, in a new process; return what it found, and the seconds until it had it."""
     command = [sys.executable, "-c", what[1]] if what[0] == "-c" else [sys.executable, __file__, "--child", *what]
@@ -154,8 +196,10 @@ def fresh(*what: str) -> tuple[dict[str, Any], float]:
 
 def child(what: list[str]) -> None:
     name, *rest = what
-    functions = {"save": save, "infer": infer, "answer": answer, "plan": plan, "train": train, "speed_up": speed_up}
-    given: list[Any] = [rest[0], int(rest[1])] if name == "speed_up" else [value or None for value in rest]
+    functions: dict[str, Callable[..., Any]] = {
+        function.__name__: function for function in (save, infer, answer, plan, train, speed_up, eager)
+    }
+    given: list[Any] = [int(value) if value.isdigit() else value or None for value in rest]
     print(json.dumps(functions[name](*given)), flush=True)
     sys.stdin.readline()  # the end of the process is no part of the figure
 
@@ -198,6 +242,15 @@ def speed_up_rows(_: dict[str, str], arguments: argparse.Namespace) -> list[dict
     return found
 
 
+def eager_rows(_: dict[str, str], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    seconds = fresh("eager", str(arguments.rounds))[0]
+    found = [row("conv2d and relu of 8×8×8 as nodes of a program, each", 0.5e6 * seconds["node"], None, "µs")]
+    for what, most in (("no_grad", 3.0), ("recording", 6.0)):
+        overhead = 0.5e6 * (seconds[what] - seconds["node"])
+        found.append(row(f"overhead of an eager operator, {what}", overhead, most, "µs"))
+    return found
+
+
 def row(what: str, value: float, bar: float | None, unit: str, at_least: bool = False) -> dict[str, Any]:
     """Return a figure and its bar, printed."""
     meets = None if bar is None else value >= bar if at_least else value <= bar
@@ -215,6 +268,7 @@ FIGURES: dict[str, Callable[[dict[str, str], argparse.Namespace], list[dict[str,
     "cold_start": cold_start_rows,
     "planning": planning_rows,
     "speed_up": speed_up_rows,
+    "eager": eager_rows,
 }
 
 

@@ -275,3 +275,39 @@ def test_interpolate_recomputes_the_scale() -> None:
     recomputed = striate.interpolate(x, scale_factor=1.5, mode="bilinear", recompute_scale_factor=True)
     np.testing.assert_array_equal(recomputed.numpy(), striate.interpolate(x, 7, mode="bilinear").numpy())
     assert np.abs(given.numpy() - recomputed.numpy()).max() > 1e-3
+
+
+def test_windows_mean_the_same_however_they_are_spelled() -> None:
+    x = striate.tensor(np.random.default_rng(0).standard_normal((1, 4, 7, 7)).astype(np.float32))
+    weight = striate.tensor(np.random.default_rng(1).standard_normal((4, 4, 3, 3)).astype(np.float32))
+    spellings = (
+        {"stride": 2, "padding": 1},
+        {"stride": [2, 2], "padding": (1, 1)},
+        {"stride": (2,), "padding": [(1, 1)] * 2},
+    )
+    for op in (
+        lambda **window: striate.conv2d(x, weight, **window),
+        lambda **window: striate.max_pool2d(x, 3, **window),
+    ):
+        first = op(**spellings[0]).numpy()
+        for window in (*spellings, *spellings):  # the second time from memory
+            np.testing.assert_array_equal(op(**window).numpy(), first)
+
+
+def test_window_errors_come_each_time() -> None:
+    x = striate.zeros(1, 4, 7, 7)
+    for _ in range(2):
+        with pytest.raises(striate.ShapeError, match=r"conv2d: expected stride as one number or 2, got \(1, 2, 3\)"):
+            striate.conv2d(x, striate.zeros(4, 4, 3, 3), stride=(1, 2, 3))
+        with pytest.raises(TypeError, match="float"):
+            striate.conv2d(x, striate.zeros(4, 4, 3, 3), stride=1.5)
+        with pytest.raises(striate.ShapeError, match="expected x of 4 axes"):
+            striate.conv2d(x[0], striate.zeros(4, 4, 3, 3))
+
+
+def test_windows_of_a_recording_follow_its_sizes() -> None:
+    # A size met while recording is a number that equals one met before, and must stay what it is.
+    image = striate.zeros(1, 4, 6, 6)
+    striate.max_pool2d(image, 6)
+    program = striate.compile(lambda x: striate.max_pool2d(x, x.shape[2]), image)
+    assert program(striate.zeros(1, 4, 8, 8)).shape == (1, 4, 1, 1)

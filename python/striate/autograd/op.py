@@ -61,7 +61,10 @@ class Op:
 
     def __call__(self, *inputs: Tensor | None, **attributes: Any) -> Any:
         """Run on tensors and append to the record: one Tensor, or a tuple when the operator has several results."""
-        arrays = [None if x is None else x._array for x in inputs]
+        if len(inputs) == 1 and inputs[0] is not None:  # the most frequent case, without the frame of a comprehension
+            arrays = [inputs[0]._array]
+        else:
+            arrays = [None if x is None else x._array for x in inputs]
         return _note(self, inputs, arrays, attributes, self.forward(*arrays, **attributes))
 
     def __repr__(self) -> str:

@@ -250,9 +250,11 @@ def note(
         if recorder is not None:
             recorder.append(op.name, arrays, attributes, result if type(result) is tuple else (result,))
     node = None
-    if op.vjp is not None and _mode.is_grad_enabled:
+    if op.vjp is not None:
         for x in inputs:
             if x is not None and x.requires_grad:
+                if not _mode.is_grad_enabled:
+                    break
                 node = Node(op, inputs, arrays, attributes, result if type(result) is tuple else (result,))
                 if recorder is not None:
                     node.shapes = tuple([None if array is None else recorder.shape(array) for array in arrays])

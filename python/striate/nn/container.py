@@ -26,7 +26,8 @@ class _List(Module):
     """Parts by position, named "0", "1", …"""
 
     def _parts(self) -> list[Module]:
-        return [module for _, module in self._own("module")]
+        own = self.__dict__
+        return [own[name] for name, kind in self._registered.items() if kind == "module" and own.get(name) is not None]
 
     def __len__(self) -> int:
         """Count the parts."""

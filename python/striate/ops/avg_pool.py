@@ -10,7 +10,7 @@ from striate.autograd.op import Op, public, register
 from striate.autograd.tape import Node
 from striate.autograd.tensor import Tensor
 from striate.ops.max_pool import OutputSize, output_sizes
-from striate.ops.window import Padding, PerAxis, pads, per_axis
+from striate.ops.window import Padding, PerAxis, pads, per_axis, remembered
 
 
 def _mean_rows(name: str, prefix: str) -> Op:
@@ -39,11 +39,25 @@ def _avg_pool(
     count_include_pad: bool,
     divisor_override: int | None,
 ) -> Tensor:
+    attributes = _window(n_axes, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    return _MEAN[n_axes - 1](x, **attributes)  # type: ignore[no-any-return]
+
+
+@remembered
+def _window(
+    n_axes: int,
+    kernel_size: PerAxis,
+    stride: PerAxis | None,
+    padding: Padding,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> dict[str, Any]:
     op = f"avg_pool{n_axes}d"
     if divisor_override is not None and divisor_override == 0:
         raise ValueError(f"{op}: expected divisor_override other than 0, got 0; None divides by the count")
     kernel = per_axis(op, "kernel_size", kernel_size, n_axes)
-    attributes: dict[str, Any] = {
+    return {
         "kernel_size": kernel,
         "stride": kernel if stride is None else per_axis(op, "stride", stride, n_axes),
         "padding": pads(op, padding, n_axes),
@@ -51,7 +65,6 @@ def _avg_pool(
         "count_include_pad": count_include_pad,
         "divisor_override": divisor_override or 0,
     }
-    return _MEAN[n_axes - 1](x, **attributes)  # type: ignore[no-any-return]
 
 
 @public

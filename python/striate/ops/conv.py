@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any
 
 from striate import _core
 from striate.autograd.op import Op, public, register
-from striate.autograd.tape import Node
+from striate.autograd.tape import Node, note
 from striate.autograd.tensor import Tensor
+from striate.ops.window import remembered
 
 Sizes = int | Sequence[int]
 PaddingSizes = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -38,7 +39,7 @@ def window_attributes(op: str, n_axes: int, stride: Sizes, padding: PaddingSizes
         if padding not in ("same", "valid"):
             raise ValueError(f"{op}: expected padding 'same', 'valid' or numbers, got {padding!r}; use one of these")
         mode = _core.Padding.same if padding == "same" else _core.Padding.valid
-    elif not isinstance(padding, int) and len(padding) > 0 and not isinstance(padding[0], int):
+    elif not isinstance(padding, int) and len(padding) > 0 and isinstance(padding[0], Sized):
         pairs = [tuple(pair) for pair in padding]  # type: ignore[arg-type]
         if len(pairs) != n_axes or any(len(pair) != 2 for pair in pairs):
             raise _core.ShapeError(
@@ -54,6 +55,20 @@ def window_attributes(op: str, n_axes: int, stride: Sizes, padding: PaddingSizes
         "dilation": _per_axis(op, "dilation", dilation, n_axes),
         "padding": mode,
     }
+
+
+class _Window:
+    """A window spelled out: the attributes of a record, and the same in the order in which the kernels take them."""
+
+    __slots__ = ("arguments", "attributes")
+
+    def __init__(self, n_axes: int, stride: Sizes, padding: PaddingSizes, dilation: Sizes, groups: int) -> None:
+        attributes = window_attributes(f"conv{n_axes}d", n_axes, stride, padding, dilation)
+        self.attributes = {"groups": groups, **attributes}
+        self.arguments = _arguments(self.attributes)
+
+
+_window = remembered(_Window)
 
 
 def _arguments(attributes: dict[str, Any]) -> tuple[Any, ...]:
@@ -124,10 +139,13 @@ def _convolve(
     dilation: Sizes,
     groups: int,
 ) -> Tensor:
-    op = f"conv{n_axes}d"
-    attributes = window_attributes(op, n_axes, stride, padding, dilation)
-    _check_axes(op, x, n_axes)
-    return _conv[n_axes](x, weight, bias, groups=groups, **attributes)  # type: ignore[no-any-return]
+    row = _conv[n_axes]
+    window = _window(n_axes, stride, padding, dilation, groups)
+    arrays = (x._array, weight._array, None if bias is None else bias._array)
+    if arrays[0].ndim != n_axes + 2:
+        _check_axes(row.name, x, n_axes)
+    result = _core.conv(row.name, *arrays, *window.arguments)
+    return note(row, (x, weight, bias), arrays, window.attributes, result)  # type: ignore[no-any-return]
 
 
 def _check_axes(op: str, x: Tensor, n_axes: int) -> None:

@@ -10,7 +10,7 @@ from striate import _core
 from striate.autograd.op import Op, public, register
 from striate.autograd.tape import Node, is_grad_enabled
 from striate.autograd.tensor import Tensor
-from striate.ops.window import Padding, PerAxis, pads, per_axis
+from striate.ops.window import Padding, PerAxis, pads, per_axis, remembered
 
 OutputSize = int | None | Sequence[int | None]
 
@@ -68,16 +68,23 @@ def _max_pool(
     ceil_mode: bool,
     return_indices: bool,
 ) -> Any:
+    attributes = _window(n_axes, kernel_size, stride, padding, dilation, ceil_mode)
+    return _run_max(_MAX[n_axes - 1], x, return_indices, attributes)
+
+
+@remembered
+def _window(
+    n_axes: int, kernel_size: PerAxis, stride: PerAxis | None, padding: Padding, dilation: PerAxis, ceil_mode: bool
+) -> dict[str, Any]:
     op = f"max_pool{n_axes}d"
     kernel = per_axis(op, "kernel_size", kernel_size, n_axes)
-    attributes = {
+    return {
         "kernel_size": kernel,
         "stride": kernel if stride is None else per_axis(op, "stride", stride, n_axes),
         "padding": pads(op, padding, n_axes),
         "dilation": per_axis(op, "dilation", dilation, n_axes),
         "ceil_mode": ceil_mode,
     }
-    return _run_max(_MAX[n_axes - 1], x, return_indices, attributes)
 
 
 def output_sizes(op: str, output_size: OutputSize, n_axes: int) -> list[int]:

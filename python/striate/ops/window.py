@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 from striate import _core
+from striate.autograd.tape import recorders
+
+Spelled = TypeVar("Spelled")
 
 #: One number for all spatial axes, or one per axis.
 PerAxis = int | Sequence[int]
 #: As PerAxis, or one (begin, end) pair per axis.
 Padding = int | Sequence[int] | Sequence[Sequence[int]]
+
+
+def remembered(spell: Callable[..., Spelled]) -> Callable[..., Spelled]:
+    """Keep what a function made of its last arguments: callers say the same about a window call after call.
+
+    Results are shared, so nobody may change them. Equal arguments of one type must mean the same, inside of tuples too.
+    """
+    known = lru_cache(maxsize=256, typed=True)(spell)
+
+    def recall(*arguments: object) -> Spelled:
+        if not recorders:  # sizes may be Dims while recording, and a comparison of these is a guard
+            try:
+                return known(*arguments)
+            except TypeError:  # lists have no hash; an error of `spell` comes again
+                pass
+        return spell(*arguments)
+
+    return recall
 
 
 def per_axis(op: str, name: str, value: PerAxis, n_axes: int) -> list[int]:
