@@ -1,7 +1,8 @@
 // Rows of pooling windows: maximum, its gradient, sum. Contracts: pool.hpp.
 //
 // Blocks of 4 vectors of channels stay in registers while the taps go by, so x is read once per window it lies in and y is
-// written once. Channels left over are done by one vector that overlaps the one before, or one by one below a vector.
+// written once. Channels left over are done by one vector that overlaps the one before. Fewer channels than lanes: a vector
+// takes along values of the pixels after its own, which are written again in turn, up to those that it would reach beyond.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -13,6 +14,18 @@ constexpr int kBlock = 4;
 template <class T>
 STRIATE_INLINE Mask<T> broadcast_index(std::int32_t x) {
   return x - Mask<T>{};
+}
+
+// How many pixels of a row have `width` values after their beginning, in every tap and in a dense result.
+STRIATE_INLINE std::ptrdiff_t wide_pixels(std::ptrdiff_t width, std::ptrdiff_t x_step, std::ptrdiff_t n,
+                                          std::ptrdiff_t channels, std::ptrdiff_t y_step, bool continues) {
+  if (channels >= width || channels <= 0 || y_step != channels || x_step <= 0 || continues) {
+    return 0;
+  }
+  const std::ptrdiff_t beyond = width - channels;
+  const std::ptrdiff_t step = x_step < y_step ? x_step : y_step;
+  const std::ptrdiff_t n_short = (beyond + step - 1) / step;
+  return n > n_short ? n - n_short : 0;
 }
 
 // Whether x takes the place of `best`: it is larger, or NaN.
@@ -72,10 +85,15 @@ void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n
                  std::ptrdiff_t n, std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
   constexpr bool kHasIndex = sizeof(I) < sizeof(double);
+  const std::ptrdiff_t n_wide = wide_pixels(W, x_step, n, channels, y_step, continues);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
     I* const taken = kHasIndex ? index + j * y_step : index;
     const std::ptrdiff_t in = j * x_step;
+    if (n_taps > 0 && j < n_wide) {
+      max_block<T, I, 1>(x, labels, n_taps, in, out, taken, false);
+      continue;
+    }
     if (n_taps == 0) {
       for (std::ptrdiff_t c = 0; c < channels && !continues; ++c) {
         out[c] = -static_cast<T>(__builtin_inff());
@@ -206,9 +224,14 @@ template <class T>
 void sum_row(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels,
              T scale, T* y, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
+  const std::ptrdiff_t n_wide = wide_pixels(W, x_step, n, channels, y_step, continues);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
     const std::ptrdiff_t in = j * x_step;
+    if (j < n_wide) {
+      sum_block<T, 1>(x, n_taps, in, scale, out, false);
+      continue;
+    }
     std::ptrdiff_t c = 0;
     for (; c + kBlock * W <= channels; c += kBlock * W) {
       sum_block<T, kBlock>(x, n_taps, in + c, scale, out + c, continues);

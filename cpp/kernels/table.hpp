@@ -18,6 +18,7 @@ namespace striate {
 
 inline constexpr int kMaxTileRows = 16;
 inline constexpr int kMaxTileVectors = 4;
+inline constexpr int kMaxRowPanels = 4;
 
 // What happens to an accumulator before it is stored: y = clamp(acc + bias + addend, lo, hi).
 template <class T>
@@ -40,6 +41,14 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
                           T* const* y,  // [rows] pointers to rows of the result
                           std::ptrdiff_t column, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
+// As a tile of one row, for neighbouring panels of full width at once; only the last may have fewer columns of its own.
+template <class T>
+using GemmRow = void (*)(const T* const* a,  // [n_taps] pointers to k values each
+                         std::ptrdiff_t n_taps, std::ptrdiff_t k,
+                         const T* b,  // [panels][n_taps][k][vectors · width]
+                         T* y,        // [n_cols]
+                         std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
+
 // y[m·ld + n] = Σ_k a[k·lda + m] · b[k·ldb + n] for m < rows, n < n_cols, added to what y holds if `adds`: an outer product
 // per k.
 template <class T>
@@ -54,6 +63,7 @@ struct GemmKernels {
   int rows;                                           // rows of the full tile
   int vectors;                                        // vectors of the full tile; its columns are vectors · width
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
+  GemmRow<T> row[kMaxRowPanels];                      // [panels − 1]; null for one
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
   // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride
   // apart. A null pointer reads as zeros. Returns whether all values are finite.

@@ -180,17 +180,31 @@ class RowWalk {
  public:
   RowWalk(const Gemm<T>& gemm, std::ptrdiff_t row) : gemm_(gemm), index_(row, gemm.a.grid) { find(); }
 
-  [[nodiscard]] const T* x() const { return x_; }  // of a tap at 0
-  [[nodiscard]] T* y() const { return y_; }
-  [[nodiscard]] const Position& at() const { return index_.i; }
-  void next() {
-    const std::ptrdiff_t before = index_.i[2];
-    index_.next(gemm_.a.grid);
-    if (index_.i[2] > before) {
-      x_ += gemm_.a.step[2] * gemm_.a.stride[2];
-      y_ += gemm_.y.stride[2];
-    } else {
-      find();
+  // The next n rows: where a tap at 0 is read, where the result goes, and, unless null, their grid index. Line by line: row
+  // by row took a third of the time of a convolution with few channels.
+  void take(int n, const T** x, T** y, Position* at) {
+    const std::ptrdiff_t x_step = gemm_.a.step[2] * gemm_.a.stride[2];
+    const std::ptrdiff_t y_step = gemm_.y.stride[2];
+    const std::ptrdiff_t length = gemm_.a.grid[2];
+    for (int m = 0; m < n;) {
+      const int in_line = static_cast<int>(std::min<std::ptrdiff_t>(n - m, length - index_.i[2]));
+      for (int r = 0; r < in_line; ++r) {
+        x[m + r] = x_ + r * x_step;
+        y[m + r] = y_ + r * y_step;
+      }
+      for (int r = 0; at != nullptr && r < in_line; ++r) {
+        at[m + r] = {index_.i[0], index_.i[1], index_.i[2] + r};
+      }
+      m += in_line;
+      index_.i[2] += in_line;
+      if (index_.i[2] < length) {
+        x_ += in_line * x_step;
+        y_ += in_line * y_step;
+      } else {
+        index_.i[2] = length - 1;
+        index_.next(gemm_.a.grid);
+        find();
+      }
     }
   }
 
@@ -248,9 +262,12 @@ Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff
       std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
   const std::ptrdiff_t n_panel_blocks = ceil_div(b.n_panels, fit);
   const std::ptrdiff_t panels = ceil_div(b.n_panels, n_panel_blocks);
-  const double row_flops = 2.0 * static_cast<double>(b.n_taps * b.k * panels * b.panel);
+  const std::ptrdiff_t columns = std::min(panels * b.panel, round_up(b.columns, b.width));
+  const double row_flops = 2.0 * static_cast<double>(b.n_taps * b.k * columns);
   const double total = row_flops * static_cast<double>(n_rows * n_panel_blocks * n_products);
-  const double aimed = std::clamp(total / kTasksAimed, kLeastTaskFlops, kMostTaskFlops);
+  // What is too little for two tasks is one: a short second task brings nothing.
+  const double aimed =
+      total < 2 * kLeastTaskFlops ? total : std::clamp(total / kTasksAimed, kLeastTaskFlops, kMostTaskFlops);
   const double wanted = std::min(aimed / std::max(row_flops, 1.0), static_cast<double>(n_rows));
   const std::ptrdiff_t rows = std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows,
                                                          round_up(n_rows, tile_rows));
@@ -293,6 +310,16 @@ bool streams(const Gemm<T>& gemm) {
          y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
 }
 
+// Panels from p on, before `end`, that a row may take at once: those padded to full width.
+template <class T>
+std::ptrdiff_t full_panels(const Packed<T>& b, std::ptrdiff_t p, std::ptrdiff_t end) {
+  std::ptrdiff_t n = 1;
+  while (n < kMaxRowPanels && p + n < end && b.panel_columns(p + n) == b.panel) {
+    ++n;
+  }
+  return n;
+}
+
 template <class T>
 void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const Gemm<T>& gemm = task.gemm;
@@ -327,20 +354,24 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
       const T* base[kMaxTileRows];
       Position at[kMaxTileRows];
-      for (int m = 0; m < tile.rows; ++m, walk.next()) {
-        base[m] = walk.x();
-        at[m] = walk.at();
-        tile.y[m] = walk.y();
-      }
+      walk.take(tile.rows, base, tile.y, task.pointers.is_padded() ? at : nullptr);
       tile.run = task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
     }
-    for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; ++p) {
+    std::ptrdiff_t n_panels = 1;  // at a time
+    for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; p += n_panels) {
       const std::ptrdiff_t column = p * b.panel;
-      const std::ptrdiff_t n_cols = std::min(b.columns - column, b.panel);
+      n_panels = n_group == 1 && tiles[0].rows == 1 ? full_panels(b, p, task.panel_end) : 1;
+      const std::ptrdiff_t n_cols = std::min(b.columns - column, n_panels * b.panel);
       const auto vectors = static_cast<std::size_t>(b.panel_columns(p) / b.width);
       const T* const panel = b.panel_data(p);
       if (gemm.tail.bias != nullptr) {
         epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
+      }
+      if (n_panels > 1) {
+        const Tile& tile = tiles[0];
+        kernel.row[n_panels - 1](task.pointers_scratch, b.n_taps / tile.run, b.k * tile.run, panel, tile.y[0] + column,
+                                 n_cols, epilogue);
+        continue;
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         const Tile& tile = tiles[t];
