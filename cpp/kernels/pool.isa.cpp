@@ -79,6 +79,17 @@ STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std
   }
 }
 
+// n channels, fewer than lanes, of one pixel.
+template <class T>
+STRIATE_INLINE void max_partial(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, std::ptrdiff_t n, T* y) {
+  Vec<T> best = load_partial(x[0] + offset, n);
+  for (std::ptrdiff_t t = 1; t < n_taps; ++t) {
+    const Vec<T> value = load_partial(x[t] + offset, n);
+    best = beats(value, best) ? value : best;
+  }
+  store_partial(y, best, n);
+}
+
 // I = double stands for "no index".
 template <class T, class I>
 void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t x_step,
@@ -114,6 +125,12 @@ void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n
       c = channels - W;
       max_block<T, I, 1>(x, labels, n_taps, in + c, out + c, kHasIndex ? taken + c : taken, continues);
       c = channels;
+    }
+    if constexpr (!kHasIndex) {
+      if (c < channels && !continues) {
+        max_partial(x, n_taps, in + c, channels - c, out + c);
+        continue;
+      }
     }
     for (; c < channels; ++c) {
       T best = continues ? out[c] : x[0][in + c];
