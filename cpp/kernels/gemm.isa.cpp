@@ -6,7 +6,7 @@
 //   SSE2    4 × 2 + 2 + 2 = 12 of 16      NEON     6 × 4 + 4 + 1 = 29 of 32
 // Rounding: one chain of fused multiply-adds per element over (tap, k), γ_K. Below a call, sums of calls are added in order.
 //
-// Columns that fill half of a vector or less are summed in half vectors: 5×5 to 6 channels at 28×28 on Zen 4, 11.0 -> 9.3 µs a call.
+// Columns that fill half of a vector or less are summed in half vectors (5×5 to 6 channels at 28×28: 11.0 to 9.3 µs).
 //
 // Tried and not kept, each within 3 % on AVX2 and AVX-512: prefetching b twelve values of k ahead; cutting the sum so that
 // four tiles take 16 KB of a panel in turn from L1; finding padded rows by bit masks. Kept: four values of k a turn of the
