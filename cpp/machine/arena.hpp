@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <map>
 #include <vector>
 
 #include "machine/memory.hpp"
@@ -21,7 +22,30 @@ struct ArenaPlan {
   std::ptrdiff_t least_bytes = 0;  // most that is alive at one moment: no plan needs less
 };
 
-// Serves this thread's requests from the cache while it lives, and remembers them.
+// Requests of any size from pages of its own: each at the tightest gap, gaps that touch become one, so that what a pass
+// touches stays near the most that it holds at one moment (a cache by size classes touches the sum over classes).
+class Heap {
+ public:
+  Heap() = default;
+  Heap(const Heap&) = delete;
+  Heap& operator=(const Heap&) = delete;
+  ~Heap();
+
+  [[nodiscard]] std::byte* allocate(std::ptrdiff_t bytes);
+  void release(std::byte* data, std::ptrdiff_t bytes) noexcept;
+  [[nodiscard]] bool holds(const void* data) const noexcept;
+
+ private:
+  struct Segment {
+    std::byte* data;
+    std::ptrdiff_t bytes;
+  };
+  std::vector<Segment> segments_;
+  std::map<std::byte*, std::ptrdiff_t> gaps_;  // bytes of each
+};
+
+// Serves this thread's requests from pages of its own while it lives, and remembers them. What is to outlive it must be
+// copied out of it first: see holds().
 class ArenaTrace final : public Requests {
  public:
   ArenaTrace() : before_(serve_requests(this)) {}
@@ -34,6 +58,7 @@ class ArenaTrace final : public Requests {
 
   // What was not released yet lies outside the block.
   [[nodiscard]] ArenaPlan plan() const;
+  [[nodiscard]] bool holds(const void* data) const noexcept { return heap_.holds(data); }
 
  private:
   struct Request {
@@ -42,10 +67,17 @@ class ArenaTrace final : public Requests {
     std::ptrdiff_t begin;  // events are numbered
     std::ptrdiff_t end;    // 0: not released
   };
-  template <class Weight>
-  [[nodiscard]] ArenaPlan pack(Weight&& weight) const;
+  struct Packing {
+    std::vector<std::size_t> order;       // of requests
+    std::vector<std::ptrdiff_t> offsets;  // of each of these
+    std::ptrdiff_t bytes = 0;
+    std::size_t top = 0;  // which of these ends there
+  };
+  [[nodiscard]] Packing search(const std::vector<std::size_t>& scratch, std::ptrdiff_t least_bytes) const;
+  void pack(Packing& packing) const;
 
   Requests* before_;
+  Heap heap_;
   std::vector<Request> requests_;
   std::ptrdiff_t n_events_ = 0;
 };

@@ -72,9 +72,11 @@ void* system_allocate(std::uint64_t bytes) {
   return bytes >= kMapBytes ? map_aligned(bytes) : std::aligned_alloc(kAlignment, bytes);
 }
 
+void unmap(void* data, std::uint64_t bytes) { munmap(data, (bytes + 4095) / 4096 * 4096); }
+
 void system_release(void* data, std::uint64_t bytes) {
   if (bytes >= kMapBytes) {
-    munmap(data, (bytes + 4095) / 4096 * 4096);
+    unmap(data, bytes);
   } else {
     std::free(data);
   }
@@ -108,8 +110,7 @@ class Cache {
         data = system_allocate(size.bytes);
       }
       if (data == nullptr) {
-        throw OutOfMemory(text("memory: expected to get ", bytes, " bytes from the system, got none with ", in_use_,
-                               " bytes in use; use a smaller batch or free tensors"));
+        throw out_of_memory(bytes);
       }
       ++n_system_allocations_;
     }
@@ -129,6 +130,31 @@ class Cache {
     free_[static_cast<std::size_t>(size.index)].push_back({data, ++clock_, size.bytes});
     cached_ += size.bytes;
     shrink(cap());
+  }
+
+  void* map(std::uint64_t bytes) {
+    void* data = map_aligned(bytes);
+    if (data == nullptr) {
+      empty();
+      data = map_aligned(bytes);
+    }
+    const std::lock_guard lock(mutex_);
+    if (data == nullptr) {
+      throw out_of_memory(bytes);
+    }
+    ++n_system_allocations_;
+    return data;
+  }
+
+  void count(std::ptrdiff_t bytes) {
+    const std::lock_guard lock(mutex_);
+    in_use_ += static_cast<std::uint64_t>(bytes);
+    peak_ = std::max(peak_, in_use_);
+  }
+
+  void empty() {
+    const std::lock_guard lock(mutex_);
+    shrink(0);
   }
 
   MemoryStats stats() {
@@ -158,6 +184,11 @@ class Cache {
     std::uint64_t freed_at;
     std::uint64_t bytes;
   };
+
+  [[nodiscard]] OutOfMemory out_of_memory(std::uint64_t bytes) const {
+    return OutOfMemory(text("memory: expected to get ", bytes, " bytes from the system, got none with ", in_use_,
+                            " bytes in use; use a smaller batch or free tensors"));
+  }
 
   // Twice the peak: the sum over classes of what a step frees can exceed what it uses at once.
   [[nodiscard]] std::uint64_t cap() const { return forced_cap_ > 0 ? forced_cap_ : std::max(kLeastCapBytes, 2 * peak_); }
@@ -210,6 +241,11 @@ void release(void* data, std::ptrdiff_t bytes) noexcept {
   }
   Cache::instance().release(data, static_cast<std::uint64_t>(bytes));
 }
+
+void* map_pages(std::ptrdiff_t bytes) { return Cache::instance().map(static_cast<std::uint64_t>(bytes)); }
+void unmap_pages(void* data, std::ptrdiff_t bytes) noexcept { unmap(data, static_cast<std::uint64_t>(bytes)); }
+void count_in_use(std::ptrdiff_t bytes) noexcept { Cache::instance().count(bytes); }
+void empty_cache() { Cache::instance().empty(); }
 
 MemoryStats memory_stats() { return Cache::instance().stats(); }
 void trim_memory() { Cache::instance().trim(); }

@@ -12,6 +12,14 @@ inline constexpr std::ptrdiff_t kAlignment = 64;
 // Gives memory back to the cache; `bytes` as in allocate().
 void release(void* data, std::ptrdiff_t bytes) noexcept;
 
+// Pages straight from the system (page-aligned, zeros), for what is large and given back as a whole. Throws OutOfMemory.
+[[nodiscard]] void* map_pages(std::ptrdiff_t bytes);
+void unmap_pages(void* data, std::ptrdiff_t bytes) noexcept;
+// Counts memory that others hand out, from such pages, as in use (fewer than 0: as given back).
+void count_in_use(std::ptrdiff_t bytes) noexcept;
+// Gives what the cache holds back to the system.
+void empty_cache();
+
 // What serves the requests of one thread, for a while, in place of the cache.
 class Requests {
  public:

@@ -1,8 +1,10 @@
 // What is packed from a weight, kept with its storage until that changes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "machine/memory.hpp"
@@ -28,21 +30,58 @@ std::uint64_t derived_key(const Parts&... parts) {
 template <class T>
 using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;  // [group]
 
-// Returns what `make` builds of this view of a weight, kept with the weight's storage until that changes, and outside of any
-// arena. A view of another layout is made dense in `make`, and not before each call.
+// While it lives, this thread's operators run in the pass of a program that knows its weights: what is packed from the
+// storages given (sorted) is kept from the first time on; what is packed from any other serves once.
+class PassWeights {
+ public:
+  explicit PassWeights(const std::vector<const Storage*>& lasting) : before_(std::exchange(current_, &lasting)) {}
+  ~PassWeights() { current_ = before_; }
+  PassWeights(const PassWeights&) = delete;
+  PassWeights& operator=(const PassWeights&) = delete;
+
+  enum class Keep : std::uint8_t { never, at_second_use, at_once };
+  // Without such a pass nobody knows yet whether a weight changes with every step: packed forms of one that does would cost
+  // several times its memory, and never serve again.
+  [[nodiscard]] static Keep keep(const Storage& storage) {
+    if (storage.is_exposed()) {
+      return Keep::never;
+    }
+    if (current_ == nullptr) {
+      return Keep::at_second_use;
+    }
+    return std::binary_search(current_->begin(), current_->end(), &storage) ? Keep::at_once : Keep::never;
+  }
+
+ private:
+  inline static thread_local const std::vector<const Storage*>* current_ = nullptr;
+  const std::vector<const Storage*>* before_;
+};
+
+// Returns what `make` builds of this view of a weight. Where it will serve again it is kept with the weight's storage until that
+// changes, outside of any arena. A view of another layout is made dense in `make`, and not before each call.
 template <class T, class Make>
 std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
+  Storage& storage = weight.storage();
   key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
   for (int axis = 0; axis < weight.rank(); ++axis) {
     key = derived_key(key, weight.shape(axis), weight.stride(axis));
   }
-  if (auto found = weight.storage().derived(key)) {
+  const PassWeights::Keep keep = PassWeights::keep(storage);
+  if (keep == PassWeights::Keep::never) {
+    storage.forget_derived();
+    return std::make_shared<const PackedList<T>>(make());
+  }
+  if (auto found = storage.derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
   }
+  const std::uint64_t version = storage.version();
+  if (keep == PassWeights::Keep::at_second_use && !storage.meets_again(key, version)) {
+    return std::make_shared<const PackedList<T>>(make());
+  }
   const KeptMemory memory;
-  const std::uint64_t version = weight.storage().version();
   auto made = std::make_shared<const PackedList<T>>(make());
-  weight.storage().set_derived(key, version, made);
+  storage.set_derived(key, version, made);
+  storage.let_pages_go();
   return made;
 }
 

@@ -366,8 +366,9 @@ ValueId written_buffer(const Node& node) {
   return node.op.starts_with("conv") && node.inputs.size() > 4 ? node.inputs[4] : kNoValue;
 }
 
-// How many of a node's first operands change, which is how states do.
-std::size_t n_changed(const Node& node) {
+}  // namespace
+
+std::size_t Graph::n_changed(const Node& node) {
   const Attribute* const in_place = node.attribute("in_place");
   const auto* const changes = in_place == nullptr ? nullptr : in_place->as<bool>();
   if (node.op == "assign") {
@@ -381,8 +382,6 @@ std::size_t n_changed(const Node& node) {
   }
   return *changes ? node.outputs.size() : 0;
 }
-
-}  // namespace
 
 Graph Graph::from_parts(Parts parts) {
   Graph graph;

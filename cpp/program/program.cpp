@@ -1,11 +1,14 @@
 // Running a graph: a plan for each set of shapes, an arena for each concurrent call.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstring>
 #include <exception>
 #include <list>
 #include <mutex>
 
 #include "machine/arena.hpp"
+#include "ops/packed.hpp"
 #include "program/call.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -101,10 +104,25 @@ Attribute with_numbers(const Attribute& attribute, std::span<const Extents> inpu
   return attribute;
 }
 
-// A copy that the cache serves.
-Array outside(const Array& x) {
-  const KeptMemory memory;
-  return clone(x);
+// Moves results whose memory is not theirs to keep into memory of the cache; those that shared memory share it again.
+template <class Holds>
+bool move_out(std::vector<Array>& results, Holds&& holds) {
+  std::vector<std::pair<StorageRef, StorageRef>> moved;  // from, to
+  for (Array& result : results) {
+    const StorageRef& from = result.storage_ref();
+    if (!holds(from->data())) {
+      continue;
+    }
+    auto found = std::find_if(moved.begin(), moved.end(), [&](const auto& pair) { return pair.first.get() == from.get(); });
+    if (found == moved.end()) {
+      const KeptMemory memory;  // for this alone: what is moved goes back to where it is from
+      const StorageRef to(Storage::create(from->bytes()));
+      std::memcpy(to->data(), from->data(), static_cast<std::size_t>(from->bytes()));
+      found = moved.insert(found, {from, to});
+    }
+    result = Array::view(found->second, result.dtype(), result.shape(), result.strides(), result.offset());
+  }
+  return !moved.empty();
 }
 
 void check_like(const Graph& graph, const char* what, std::span<const ValueId> ids, std::span<const Array> given) {
@@ -130,6 +148,8 @@ struct Program::Body {
   std::mutex mutex;                        // of what follows
   std::list<std::shared_ptr<Plan>> plans;  // the last used first
   std::ptrdiff_t cache_bytes = kCacheBytes;
+  std::vector<const Storage*> lasting;  // of constants, and of states that no node changes
+  std::atomic<bool> has_run{false};
 
   Body(Graph given, std::vector<Array> weights) : graph(std::move(given)), watched(std::move(weights)) {
     std::string missing;
@@ -144,6 +164,7 @@ struct Program::Body {
     graph.check_order();
     watched_version = version();
     find_dead();
+    find_lasting();
   }
 
   [[nodiscard]] std::uint64_t version() const {
@@ -177,6 +198,27 @@ struct Program::Body {
         dead[last[id]].push_back(static_cast<ValueId>(id));
       }
     }
+  }
+
+  // What is packed of other weights serves one pass only: it lies in the arena, not beside the weight.
+  void find_lasting() {
+    std::vector<const Storage*> changed;
+    for (const Node& node : graph.nodes()) {
+      for (std::size_t i = 0; i < graph.n_changed(node); ++i) {
+        const Value& state = graph.value(graph.state_of(node.inputs[i]));
+        changed.push_back(state.kind == ValueKind::state ? state.array.storage_ref().get() : nullptr);
+      }
+    }
+    std::sort(changed.begin(), changed.end());
+    for (const Value& value : graph.values()) {
+      if (value.kind == ValueKind::constant || value.kind == ValueKind::state) {
+        const Storage* const storage = value.array.storage_ref().get();
+        if (!std::binary_search(changed.begin(), changed.end(), storage)) {
+          lasting.push_back(storage);
+        }
+      }
+    }
+    std::sort(lasting.begin(), lasting.end());
   }
 
   std::shared_ptr<Plan> make_plan(Conditions conditions) const {
@@ -340,6 +382,7 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
   // The lane is emptied while what served its memory still does, and goes back whatever happens.
   std::vector<Array> results;
   const auto pass = [&] {
+    const PassWeights weights(body.lasting);
     try {
       results = body.execute(*plan, *lane, inputs, scalars, seconds);
     } catch (...) {
@@ -356,17 +399,17 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
       lane->prepare(memory);
       Arena arena(*memory, lane->block);
       pass();
-      has_diverged = arena.has_diverged();
-      for (Array& result : results) {  // one that was planned as scratch, for a pass with other lifetimes
-        if (arena.holds(result.storage().data())) {
-          has_diverged = true;
-          result = outside(result);
-        }
-      }
+      // A result in the block was planned as scratch, for a pass with other lifetimes.
+      const bool has_moved = move_out(results, [&](const void* data) { return arena.holds(data); });
+      has_diverged = arena.has_diverged() || has_moved;
     } else {
+      if (!body.has_run.exchange(true)) {
+        empty_cache();  // of what recording left: the pass and its arena would lie beside it
+      }
       ArenaTrace trace;
       pass();
       traced = std::make_shared<const ArenaPlan>(trace.plan());
+      move_out(results, [&](const void* data) { return trace.holds(data); });
     }
   } catch (...) {
     error = std::current_exception();

@@ -3,6 +3,9 @@
 #include <limits>
 #include <mutex>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "machine/memory.hpp"
 #include "striate/tensor.hpp"
 
@@ -93,7 +96,7 @@ struct Storage::Derived {
   struct Entry {
     std::uint64_t key;
     std::uint64_t version;
-    std::shared_ptr<const void> value;
+    std::shared_ptr<const void> value;  // null: asked for once, not kept
   };
   std::mutex mutex;
   std::vector<Entry> entries;
@@ -121,6 +124,25 @@ Storage* Storage::borrow(void* data, std::ptrdiff_t bytes, bool is_read_only, st
   storage->is_exposed_ = true;
   storage->release_owner_ = std::move(release_owner);
   return storage;
+}
+
+Storage* Storage::borrow_mapped(void* data, std::ptrdiff_t bytes, std::function<void()> release_owner) {
+  Storage* const storage = borrow(data, bytes, true, std::move(release_owner));
+  storage->is_mapped_ = true;
+  return storage;
+}
+
+void Storage::let_pages_go() const noexcept {
+  if (!is_mapped_) {
+    return;
+  }
+  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto data = reinterpret_cast<std::uintptr_t>(data_);
+  const std::uintptr_t begin = (data + page - 1) / page * page;
+  const std::uintptr_t end = (data + static_cast<std::uintptr_t>(bytes_)) / page * page;
+  if (begin < end) {
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  }
 }
 
 Storage::~Storage() {
@@ -153,21 +175,45 @@ std::shared_ptr<const void> Storage::derived(std::uint64_t key) const {
   return nullptr;
 }
 
+Storage::Derived& Storage::derived_entries() {
+  const std::lock_guard lock(derived_creation);
+  if (derived_ == nullptr) {
+    derived_ = std::make_unique<Derived>();
+  }
+  return *derived_;
+}
+
 void Storage::set_derived(std::uint64_t key, std::uint64_t version, std::shared_ptr<const void> value) {
   if (is_exposed()) {
     return;
   }
-  Derived* derived = nullptr;
+  Derived& derived = derived_entries();
+  const std::lock_guard lock(derived.mutex);
+  std::erase_if(derived.entries, [&](const auto& entry) { return entry.key == key || entry.version != version; });
+  derived.entries.push_back({key, version, std::move(value)});
+}
+
+void Storage::forget_derived() {
   {
     const std::lock_guard lock(derived_creation);
     if (derived_ == nullptr) {
-      derived_ = std::make_unique<Derived>();
+      return;
     }
-    derived = derived_.get();
   }
-  const std::lock_guard lock(derived->mutex);
-  std::erase_if(derived->entries, [&](const auto& entry) { return entry.key == key || entry.version != version; });
-  derived->entries.push_back({key, version, std::move(value)});
+  const std::lock_guard lock(derived_->mutex);
+  std::erase_if(derived_->entries, [&](const auto& entry) { return entry.version != version(); });
+}
+
+bool Storage::meets_again(std::uint64_t key, std::uint64_t version) {
+  Derived& derived = derived_entries();
+  const std::lock_guard lock(derived.mutex);
+  std::erase_if(derived.entries, [&](const auto& entry) { return entry.version != version; });
+  const bool has_met =
+      std::any_of(derived.entries.begin(), derived.entries.end(), [&](const auto& entry) { return entry.key == key; });
+  if (!has_met) {
+    derived.entries.push_back({key, version, nullptr});
+  }
+  return has_met;
 }
 
 Extents dense_strides(const Extents& shape, Layout layout) {

@@ -330,7 +330,7 @@ SafetensorsFile read_safetensors(const std::string& path) {
     }
     Array array;
     if (reinterpret_cast<std::uintptr_t>(data) % static_cast<std::uintptr_t>(item_bytes(entry.dtype)) == 0) {
-      array = Array::view(StorageRef(Storage::borrow(data, bytes, true, [map] {})), entry.dtype, entry.shape,
+      array = Array::view(StorageRef(Storage::borrow_mapped(data, bytes, [map] {})), entry.dtype, entry.shape,
                           dense_strides(entry.shape, Layout::row_major), 0);
     } else {
       array = Array::empty(entry.dtype, entry.shape);

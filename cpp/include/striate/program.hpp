@@ -107,8 +107,11 @@ class Graph {
   [[nodiscard]] const std::vector<ValueId>& scalars() const { return scalars_; }
   [[nodiscard]] const std::vector<ValueId>& states() const { return states_; }
   [[nodiscard]] const std::vector<ValueId>& results() const { return results_; }
-  [[nodiscard]] ValueId state_of(ValueId id) const;          // the state that an assign's result stands for, or id itself
-  [[nodiscard]] ValueId latest(ValueId state) const;         // the state's value after the last assign
+  [[nodiscard]] ValueId state_of(ValueId id) const;   // the state that an assign's result stands for, or id itself
+  [[nodiscard]] ValueId latest(ValueId state) const;  // the state's value after the last assign
+  // How many of a node's first operands change, which is how states do. Throws std::logic_error for an attribute 'in_place'
+  // that no change has.
+  [[nodiscard]] static std::size_t n_changed(const Node& node);
   [[nodiscard]] std::vector<std::string> fixed_ops() const;  // ops without shape function that met a Dim, each once
   // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
   // every shape follows from its node.

@@ -73,6 +73,8 @@ class Storage {
   static Storage* create(std::ptrdiff_t bytes);
   // `release_owner` runs when the last Array goes. Borrowed storage is exposed: outside code can write it.
   static Storage* borrow(void* data, std::ptrdiff_t bytes, bool is_read_only, std::function<void()> release_owner);
+  // Likewise, read-only pages of a file that is mapped.
+  static Storage* borrow_mapped(void* data, std::ptrdiff_t bytes, std::function<void()> release_owner);
 
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
@@ -101,10 +103,17 @@ class Storage {
   struct Derived;
   [[nodiscard]] std::shared_ptr<const void> derived(std::uint64_t key) const;
   void set_derived(std::uint64_t key, std::uint64_t version, std::shared_ptr<const void> value);
+  void forget_derived();  // at versions before this one
+  // Whether this was asked before, for the same key and version.
+  [[nodiscard]] bool meets_again(std::uint64_t key, std::uint64_t version);
+
+  // Pages of a mapped file leave the resident set, until they are read again. Nothing happens to other memory.
+  void let_pages_go() const noexcept;
 
  private:
   Storage() = default;
   ~Storage();
+  Derived& derived_entries();
 
   void* data_ = nullptr;
   std::ptrdiff_t bytes_ = 0;
@@ -113,6 +122,7 @@ class Storage {
   std::atomic<bool> is_exposed_{false};
   bool is_read_only_ = false;
   bool is_borrowed_ = false;
+  bool is_mapped_ = false;
   std::function<void()> release_owner_;
   mutable std::unique_ptr<Derived> derived_;
 };
