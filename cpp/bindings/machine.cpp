@@ -121,6 +121,8 @@ void bind_machine(py::module_& m) {
       },
       py::arg("name"), py::arg("n_bytes"), py::arg("repeats"), NoGil());
   m.def("trim_memory", &trim_memory, NoGil());
+  m.def("begin_single_pass", &begin_single_pass);
+  m.def("end_single_pass", &end_single_pass);
   m.def("set_memory_cap", &set_memory_cap, py::arg("n_bytes"), NoGil());
   m.def("counters", [] {
     const Counters now = counters();

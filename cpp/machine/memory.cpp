@@ -24,6 +24,7 @@ namespace {
 constexpr std::uint64_t kMapBytes = std::uint64_t{1} << 20;
 constexpr std::uint64_t kHugePageBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kLeastCapBytes = std::uint64_t{256} << 20;
+constexpr std::uint64_t kSinglePassCapBytes = std::uint64_t{64} << 20;
 constexpr int kStepBits = 3;  // 2^3 classes an octave
 constexpr int kClasses = 64 << kStepBits;
 
@@ -157,6 +158,11 @@ class Cache {
     shrink(0);
   }
 
+  void count_single_passes(int change) {
+    const std::lock_guard lock(mutex_);
+    n_single_passes_ += change;
+  }
+
   MemoryStats stats() {
     const std::lock_guard lock(mutex_);
     return {.in_use_bytes = in_use_,
@@ -190,8 +196,12 @@ class Cache {
                             " bytes in use; use a smaller batch or free tensors"));
   }
 
-  // Twice the peak: the sum over classes of what a step frees can exceed what it uses at once.
-  [[nodiscard]] std::uint64_t cap() const { return forced_cap_ > 0 ? forced_cap_ : std::max(kLeastCapBytes, 2 * peak_); }
+  // Twice the peak: the sum over classes of what a step frees can exceed what it uses at once. In a pass that runs once
+  // nothing is gained by that sum, and it would be the process's largest resident set.
+  [[nodiscard]] std::uint64_t cap() const {
+    const std::uint64_t most = forced_cap_ > 0 ? forced_cap_ : std::max(kLeastCapBytes, 2 * peak_);
+    return n_single_passes_ > 0 ? std::min(most, kSinglePassCapBytes) : most;
+  }
 
   void shrink(std::uint64_t most) {
     while (cached_ > most) {
@@ -216,6 +226,7 @@ class Cache {
   std::uint64_t peak_ = 0;
   std::uint64_t n_system_allocations_ = 0;
   std::uint64_t forced_cap_ = 0;
+  int n_single_passes_ = 0;
 };
 
 }  // namespace
@@ -249,6 +260,8 @@ void empty_cache() { Cache::instance().empty(); }
 
 MemoryStats memory_stats() { return Cache::instance().stats(); }
 void trim_memory() { Cache::instance().trim(); }
+void begin_single_pass() { Cache::instance().count_single_passes(1); }
+void end_single_pass() { Cache::instance().count_single_passes(-1); }
 void set_memory_cap(std::uint64_t bytes) { Cache::instance().set_cap(bytes); }
 
 }  // namespace striate

@@ -41,6 +41,9 @@ struct MemoryStats {
 [[nodiscard]] MemoryStats memory_stats();
 void trim_memory();                        // gives cached memory back to the system
 void set_memory_cap(std::uint64_t bytes);  // 0 chooses it from the peak
+// Between the two, which nest, little is kept for reuse: a pass that is recorded runs once.
+void begin_single_pass();
+void end_single_pass();
 
 // What ran since the last reset, for laws and for explain().
 struct Counters {

@@ -105,6 +105,7 @@ class Recording:
                 "record: expected no recording under way on this thread, got a second one; leave the first"
             )
         tape.recorders[self._thread] = self
+        _core.begin_single_pass()
         return self
 
     def __exit__(
@@ -114,6 +115,7 @@ class Recording:
             if kind is None:
                 self._end_streams()
         finally:
+            _core.end_single_pass()
             del tape.recorders[self._thread]
         if kind is None:
             self.graph.validate()
