@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -34,6 +35,8 @@ SIZES = {"resnet50": 224, "resnet18": 224, "vgg16": 224, "unet": 256}
 PAIRS = 64
 #: Another size to plan for.
 OTHER_SIZE = 256
+#: Installed packages have .pyc files; a checkout gets them from the first run, unless the environment forbids it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 IMPORT_NUMPY = "import numpy; print('{}', flush=True); input()"
 
 
@@ -184,7 +187,7 @@ def fresh(*what: str) -> tuple[dict[str, Any], float]:
     """Run a function of this file, or code, in a new process; return what it found, and the seconds until it had it."""
     command = [sys.executable, "-c", what[1]] if what[0] == "-c" else [sys.executable, __file__, "--child", *what]
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stdout is not None
     line = process.stdout.readline()
     seconds = time.perf_counter() - begin

@@ -389,9 +389,20 @@ void pack(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptr
 
 template <class T>
 bool all_finite(const T* x, std::ptrdiff_t n) {
+  constexpr std::ptrdiff_t kSums = 64;  // one chain of additions would wait four cycles for each value
+  T sums[kSums] = {};
+  std::ptrdiff_t i = 0;
+  for (; i + kSums <= n; i += kSums) {
+    for (std::ptrdiff_t j = 0; j < kSums; ++j) {
+      sums[j] += x[i + j] * T(0);  // NaN when x[i + j] is not finite
+    }
+  }
+  for (; i < n; ++i) {
+    sums[0] += x[i] * T(0);
+  }
   T sum = T(0);
-  for (std::ptrdiff_t i = 0; i < n; ++i) {
-    sum += x[i] * T(0);  // NaN when x[i] is not finite
+  for (const T part : sums) {
+    sum += part;
   }
   return sum == T(0);
 }

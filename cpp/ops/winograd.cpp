@@ -1,6 +1,7 @@
 #include "ops/winograd.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <span>
 
 #include "machine/threads.hpp"
@@ -19,6 +20,7 @@ constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which readin
 constexpr std::ptrdiff_t kSmallBlock = 12;             // tiles, where L2 holds the filters
 constexpr std::ptrdiff_t kLeastBlockMacs = 500'000;    // for which a thread costs more than it brings
 constexpr std::ptrdiff_t kChunkChannels = 128;         // of the groups that are transformed at a time
+constexpr std::ptrdiff_t kPackedChannels = 16;         // of filters that are packed at a time
 constexpr std::ptrdiff_t kOuterChannels = 32;          // of the groups that a weight gradient's task takes
 constexpr std::ptrdiff_t kMostOuterChannels = 64;      // of a group; larger ones are cut by tiles
 constexpr std::ptrdiff_t kSmallMacs = 4'000'000;       // one thread does fewer as fast as two
@@ -290,45 +292,78 @@ WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::p
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const int r = kWinogradForm[form].r;
   const int n = kWinogradForm[form].n();
-  const std::ptrdiff_t u_row = round_up(c, kernel.width);
-  const Planes u{.data = nullptr, .row = u_row, .plane = plane_stride(groups * o, u_row)};
-  const Buffer<float> planes(n * n * u.plane);
+  const std::ptrdiff_t n_points = static_cast<std::ptrdiff_t>(n) * n;
+  const std::ptrdiff_t k = transposes ? o : c;
+  const std::ptrdiff_t columns = transposes ? c : o;
   const WinogradTransform transform = kernels().winograd.filter[form];
-  const Partition filters(groups * o, std::max<std::ptrdiff_t>(1, 4096 / c));
-  parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
-    for (std::ptrdiff_t i = filters.begin(task); i < filters.end(task); ++i) {
-      const float* const first = weight + i * r * r * c;
-      const WinogradSource source{.x = transposes ? first + (r * r - 1) * c : first,
-                                  .stride_h = transposes ? -r * c : r * c,
-                                  .stride_w = transposes ? -c : c,
-                                  .h_begin = 0,
-                                  .h_end = r,
-                                  .w_begin = 0,
-                                  .w_end = r};
-      transform(source,
-                {.y = planes.data() + i * u.row,
-                 .stride_h = n * u.plane,
-                 .stride_w = u.plane,
-                 .h_end = n,
-                 .w_end = n,
-                 .holds_vectors = true,
-                 .bias = nullptr,
-                 .clamps = false,
-                 .lo = 0,
-                 .hi = 0},
-                c);
-    }
-  });
-  std::vector<std::ptrdiff_t> offsets;
-  for (int point = 0; point < n * n; ++point) {
-    offsets.push_back(point * u.plane);
-  }
-  WinogradFilters packed;
+  // Tasks are a panel and a part of k: filters are transformed into planes of a worker's own, in L2, from which their lines
+  // go to the panel. (Writing to the panel at once is slower: its points lie a multiple of the cache's ways apart.)
+  const Partition parts(k, kPackedChannels);
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const std::ptrdiff_t row = round_up(parts.part, kernel.width);  // of planes of columns; else rows are those of the panel
+  const std::ptrdiff_t plane = panel * row + kLine;
+  const int n_workers = thread_count();
+  const Buffer<float> scratch(n_workers * n_points * plane);
+  const auto transform_filter = [&](const float* filter, std::ptrdiff_t channel, std::ptrdiff_t count, float* y) {
+    transform({.x = filter + (transposes ? (r * r - 1) * c : 0) + channel,
+               .stride_h = transposes ? -r * c : r * c,
+               .stride_w = transposes ? -c : c,
+               .h_begin = 0,
+               .h_end = r,
+               .w_begin = 0,
+               .w_end = r},
+              {.y = y,
+               .stride_h = n * plane,
+               .stride_w = plane,
+               .h_end = n,
+               .w_end = n,
+               .holds_vectors = true,
+               .bias = nullptr,
+               .clamps = false,
+               .lo = 0,
+               .hi = 0},
+              count);
+  };
+  WinogradFilters filters;
   for (std::ptrdiff_t group = 0; group < groups; ++group) {
-    const float* const from = planes.data() + group * o * u.row;
-    packed.push_back(transposes ? pack<float>(from, offsets, o, u.row, c, 1) : pack<float>(from, offsets, c, 1, o, u.row));
+    const float* const of_group = weight + group * o * r * r * c;
+    const auto packed = std::make_shared<Packed<float>>(n_points, k, columns, panel, kernel.width);
+    std::vector<char> finite(static_cast<std::size_t>(packed->n_panels * parts.n_parts), 1);
+    const auto run = [&](std::ptrdiff_t task, int worker) {
+      const std::ptrdiff_t p = task / parts.n_parts;
+      const std::ptrdiff_t begin = parts.begin(task % parts.n_parts);
+      const std::ptrdiff_t count = parts.end(task % parts.n_parts) - begin;
+      const std::ptrdiff_t wide = packed->panel_columns(p);
+      const std::ptrdiff_t n_columns = std::min(columns - p * panel, panel);
+      float* const out = packed->panel_data(p) + begin * wide;
+      float* const planes = scratch.data() + worker * n_points * plane;
+      if (transposes) {
+        for (std::ptrdiff_t i = 0; i < count; ++i) {
+          transform_filter(of_group + (begin + i) * r * r * c, p * panel, n_columns, planes + i * wide);
+        }
+      } else {
+        for (std::ptrdiff_t i = 0; i < n_columns; ++i) {
+          transform_filter(of_group + (p * panel + i) * r * r * c, begin, count, planes + i * row);
+        }
+      }
+      for (std::ptrdiff_t point = 0; point < n_points; ++point) {
+        const float* const from = planes + point * plane;
+        float* const to = out + point * k * wide;
+        if (transposes) {
+          std::memcpy(to, from, static_cast<std::size_t>(count * wide) * sizeof(float));
+        } else {
+          kernel.pack(from, 1, row, count, n_columns, wide, to);
+        }
+        if (!kernel.all_finite(to, count * wide)) {
+          finite[static_cast<std::size_t>(task)] = 0;
+        }
+      }
+    };
+    parallel_for(packed->n_panels * parts.n_parts, run, n_workers);
+    packed->is_finite = std::find(finite.begin(), finite.end(), 0) == finite.end();
+    filters.push_back(packed);
   }
-  return packed;
+  return filters;
 }
 
 namespace {
