@@ -34,7 +34,7 @@ using PackedList = std::vector<std::shared_ptr<const Packed<T>>>;  // [group]
 // storages given (sorted) is kept from the first time on; what is packed from any other serves once.
 class PassWeights {
  public:
-  explicit PassWeights(const std::vector<const Storage*>& lasting) : before_(std::exchange(current_, &lasting)) {}
+  explicit PassWeights(const std::vector<Storage*>& lasting) : before_(std::exchange(current_, &lasting)) {}
   ~PassWeights() { current_ = before_; }
   PassWeights(const PassWeights&) = delete;
   PassWeights& operator=(const PassWeights&) = delete;
@@ -42,7 +42,7 @@ class PassWeights {
   enum class Keep : std::uint8_t { never, at_second_use, at_once };
   // Without such a pass nobody knows yet whether a weight changes with every step: packed forms of one that does would cost
   // several times its memory, and never serve again.
-  [[nodiscard]] static Keep keep(const Storage& storage) {
+  [[nodiscard]] static Keep keep(Storage& storage) {
     if (storage.is_exposed()) {
       return Keep::never;
     }
@@ -53,8 +53,8 @@ class PassWeights {
   }
 
  private:
-  inline static thread_local const std::vector<const Storage*>* current_ = nullptr;
-  const std::vector<const Storage*>* before_;
+  inline static thread_local const std::vector<Storage*>* current_ = nullptr;
+  const std::vector<Storage*>* before_;
 };
 
 // Returns what `make` builds of this view of a weight. Where it will serve again it is kept with the weight's storage until that
@@ -68,7 +68,6 @@ std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t k
   }
   const PassWeights::Keep keep = PassWeights::keep(storage);
   if (keep == PassWeights::Keep::never) {
-    storage.forget_derived();
     return std::make_shared<const PackedList<T>>(make());
   }
   if (auto found = storage.derived(key)) {

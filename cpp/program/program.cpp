@@ -148,7 +148,8 @@ struct Program::Body {
   std::mutex mutex;                        // of what follows
   std::list<std::shared_ptr<Plan>> plans;  // the last used first
   std::ptrdiff_t cache_bytes = kCacheBytes;
-  std::vector<const Storage*> lasting;  // of constants, and of states that no node changes
+  std::vector<Storage*> changed;  // sorted, of states; what is packed of them serves one pass only, and lies in the arena
+  std::vector<Storage*> lasting;  // sorted, of constants and of other states
   std::atomic<bool> has_run{false};
 
   Body(Graph given, std::vector<Array> weights) : graph(std::move(given)), watched(std::move(weights)) {
@@ -164,7 +165,7 @@ struct Program::Body {
     graph.check_order();
     watched_version = version();
     find_dead();
-    find_lasting();
+    sort_weights();
   }
 
   [[nodiscard]] std::uint64_t version() const {
@@ -200,25 +201,29 @@ struct Program::Body {
     }
   }
 
-  // What is packed of other weights serves one pass only: it lies in the arena, not beside the weight.
-  void find_lasting() {
-    std::vector<const Storage*> changed;
+  void sort_weights() {
+    const auto sort = [](std::vector<Storage*>& storages) {
+      std::sort(storages.begin(), storages.end());
+      storages.erase(std::unique(storages.begin(), storages.end()), storages.end());
+    };
     for (const Node& node : graph.nodes()) {
       for (std::size_t i = 0; i < graph.n_changed(node); ++i) {
         const Value& state = graph.value(graph.state_of(node.inputs[i]));
-        changed.push_back(state.kind == ValueKind::state ? state.array.storage_ref().get() : nullptr);
+        if (state.kind == ValueKind::state) {
+          changed.push_back(state.array.storage_ref().get());
+        }
       }
     }
-    std::sort(changed.begin(), changed.end());
+    sort(changed);
     for (const Value& value : graph.values()) {
       if (value.kind == ValueKind::constant || value.kind == ValueKind::state) {
-        const Storage* const storage = value.array.storage_ref().get();
+        Storage* const storage = value.array.storage_ref().get();
         if (!std::binary_search(changed.begin(), changed.end(), storage)) {
           lasting.push_back(storage);
         }
       }
     }
-    std::sort(lasting.begin(), lasting.end());
+    sort(lasting);
   }
 
   std::shared_ptr<Plan> make_plan(Conditions conditions) const {
@@ -383,6 +388,9 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
   std::vector<Array> results;
   const auto pass = [&] {
     const PassWeights weights(body.lasting);
+    for (Storage* const state : body.changed) {
+      state->forget_derived();  // packed by others, for a content that ends with this pass
+    }
     try {
       results = body.execute(*plan, *lane, inputs, scalars, seconds);
     } catch (...) {

@@ -201,7 +201,7 @@ void Storage::forget_derived() {
     }
   }
   const std::lock_guard lock(derived_->mutex);
-  std::erase_if(derived_->entries, [&](const auto& entry) { return entry.version != version(); });
+  derived_->entries.clear();
 }
 
 bool Storage::meets_again(std::uint64_t key, std::uint64_t version) {

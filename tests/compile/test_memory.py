@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import striate
-from striate import Tensor, _core
+from striate import Tensor, _core, models, nn
 from striate.autograd import record
+from striate.train import SGD
 
 Function = Callable[..., Sequence[Tensor]]
 
@@ -164,3 +168,133 @@ def test_a_program_gives_all_its_memory_back() -> None:
         run(program, x)
     del program
     assert in_use() == before
+
+
+def test_memory_of_the_first_pass_goes_back_to_the_system() -> None:
+    x = drawn(1 << 20)
+    program = program_of(lambda x: [((x * 2.0).exp() + 1.0).sqrt().sum()], x)
+    striate.memory.trim()
+    before = striate.memory.stats()
+    run(program, x)  # takes 8 MB at its fullest moment
+    after = striate.memory.stats()
+    assert after["peak_bytes"] - before["in_use_bytes"] >= 8 << 20
+    assert after["in_use_bytes"] - before["in_use_bytes"] < 4096
+    assert after["cached_bytes"] < 1 << 20
+
+
+@pytest.mark.parametrize("name", ["resnet50", "yolo_csp", "squeezenet1_1"])
+def test_arenas_of_the_zoo_are_near_their_bound(name: str) -> None:
+    x = drawn(1, 3, 64, 64)
+    program = striate.compile(getattr(models, name)().eval(), x)
+    program(x)
+    memory = program.memory()
+    assert memory["least_bytes"] <= memory["arena_bytes"] <= 1.05 * memory["least_bytes"]
+
+
+def test_many_overlapping_lifetimes_share_nothing() -> None:
+    generator = np.random.default_rng(5)
+    x = drawn(1024)
+    for _ in range(20):
+        picks = generator.integers(0, 1 << 30, (60, 3))
+
+        def function(x: Tensor, picks: np.ndarray = picks) -> list[Tensor]:
+            values = [x, x + 1.0]
+            for a, b, size in picks.tolist():
+                y = values[-1 - a % min(9, len(values))]
+                z = values[-1 - b % min(5, len(values))]
+                n = 16 + size % 1008
+                values.append(striate.cat([(y * 0.5).sum() + z[: min(n, z.shape[0])], y * 0.25], 0)[:n])
+            return values[-3:]
+
+        program = program_of(function, x)
+        expected = [y.numpy() for y in function(x)]
+        for _ in range(3):
+            for y, e in zip(run(program, x), expected, strict=True):
+                assert np.array_equal(y, e)
+
+
+def test_a_weight_that_is_met_once_is_not_kept_packed() -> None:
+    weight, x = nn.Conv2d(64, 64, 3).weight, drawn(1, 64, 8, 8)
+    settled = []
+    with striate.no_grad():
+        for _ in range(4):
+            striate.conv2d(x, weight, padding=1)
+            settled.append(in_use())
+    assert settled[1] - settled[0] >= 4 * weight.size
+    assert settled[3] == settled[1]
+    striate.assign(weight, weight * 2.0)
+    with striate.no_grad():
+        striate.conv2d(x, weight, padding=1)
+    assert in_use() == settled[0]
+
+
+def small_step() -> tuple[nn.Module, Any, Tensor, Tensor]:
+    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1), nn.Flatten())
+    step = striate.compile_step(model, nn.CrossEntropyLoss(), SGD(list(model.parameters()), lr=1e-3, momentum=0.9))
+    return model, step, drawn(2, 3, 8, 8), striate.tensor(np.array([1, 2]))
+
+
+def test_packed_weights_of_a_training_step_lie_in_its_arena() -> None:
+    before = in_use()
+    model, step, x, target = small_step()
+    for _ in range(4):
+        step(x, target)
+    held = 2 * sum(4 * p.size for p in model.parameters())  # with momentum; packed they take four times as much, twice
+    assert in_use() - before <= 1.2 * (held + step.memory()["arena_bytes"])
+
+
+def test_validation_between_steps_neither_grows_nor_disturbs_them() -> None:
+    model, step, x, target = small_step()
+    for _ in range(3):
+        step(x, target)
+    settled, memory = in_use(), step.memory()
+    for _ in range(3):
+        program = striate.compile(model, x)
+        for _ in range(2):
+            program(x)
+        assert in_use() > settled
+        del program
+        step(x, target)
+        assert step.memory() == memory
+        assert in_use() == settled
+
+
+def resident_bytes(of: str) -> int:
+    """Return how much of a mapped file is resident in this process."""
+    total, counts = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first = line.split(maxsplit=1)[0]
+        if "-" in first and not first.endswith(":"):
+            counts = line.endswith(of)
+        elif first == "Rss:" and counts:
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="reads /proc/self/smaps")
+def test_a_saved_program_does_not_keep_weights_twice(tmp_path: Path) -> None:
+    file = str(tmp_path / "program")
+    x = drawn(1, 256, 4, 4)
+    model = nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.Conv2d(256, 256, 1), nn.Flatten(), nn.Linear(4096, 512))
+    striate.compile(model, x).save(file)
+    program = striate.load_program(file)
+    y = program(x).numpy().copy()
+    assert resident_bytes(file) < os.path.getsize(file) / 8
+    other = program(drawn(3, 256, 4, 4)).numpy()  # other forms may be packed from the file again
+    assert other.shape == (3, 512)
+    assert np.array_equal(program(x).numpy(), y)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/statm")
+def test_two_thousand_shapes_leave_the_resident_set_flat() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1))
+    program = striate.compile(model, drawn(1, 3, 8, 8))
+    program.set_cache_bytes(4 << 20)
+    shapes = np.random.default_rng(3).integers((1, 8, 8), (4, 48, 48), (2000, 3)).tolist()
+    resident = []
+    for i, (n, h, w) in enumerate(shapes):
+        program(striate.zeros(n, 3, h, w))
+        if i % 500 == 499:
+            resident.append(4096 * int(Path("/proc/self/statm").read_text().split()[1]))
+    assert max(resident[1:]) - resident[0] < 4 << 20
+    assert program.memory()["n_plans"] < 500

@@ -103,7 +103,7 @@ class Storage {
   struct Derived;
   [[nodiscard]] std::shared_ptr<const void> derived(std::uint64_t key) const;
   void set_derived(std::uint64_t key, std::uint64_t version, std::shared_ptr<const void> value);
-  void forget_derived();  // at versions before this one
+  void forget_derived();
   // Whether this was asked before, for the same key and version.
   [[nodiscard]] bool meets_again(std::uint64_t key, std::uint64_t version);
 
