@@ -7,6 +7,7 @@ namespace striate {
 
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
+  m.def("recompute", &recompute, py::arg("graph"), NoGil());
   m.def("save_graph", &save_graph, py::arg("graph"), py::arg("path"), py::arg("metadata"), NoGil());
   m.def(
       "load_graph",

@@ -162,6 +162,9 @@ struct GuardError : std::runtime_error {
 // into the order of that layer's weights; concatenations of channels are written in place; changes of states happen in
 // place, and steps of one optimizer become one; dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
+// Equal to the given graph to the bit, with less memory and more time: results of batch-norm, activations, sums and products
+// that are read again long after are made again there, where their operands are kept anyway.
+[[nodiscard]] Graph recompute(const Graph& graph);
 
 // A graph in a file: a safetensors file whose tensors are the constants and states, in the order of their memory, and whose
 // metadata holds the rest as JSON under "striate_program". Equal graphs and metadata give equal bytes.

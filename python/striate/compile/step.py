@@ -88,6 +88,7 @@ class TrainingStep:
         clip: Clip | None = None,
         n_verified: int = 0,
         is_eager: bool = False,
+        recomputes: bool = False,
     ) -> None:
         if max_grad_norm is not None and clip is None:
             raise ValueError(
@@ -100,6 +101,7 @@ class TrainingStep:
         self._clip = clip
         self._n_verified = n_verified
         self._n_records = 0
+        self._recomputes = recomputes
         self._lock = threading.Lock()
         self._variants: dict[Any, list[_Variant]] = {}
         self.reason: str | None = "asked to" if is_eager else None
@@ -253,7 +255,10 @@ class TrainingStep:
             self._forget_gradients()
             return self._eager(x, y)
         self._forget_gradients()
-        core = _core.Program(_core.fuse(recording.graph), constants_of(recording.graph))
+        graph = _core.fuse(recording.graph)
+        if self._recomputes:
+            graph = _core.recompute(graph)
+        core = _core.Program(graph, constants_of(recording.graph))
         self._n_records += 1
         self._variants.setdefault(key, []).insert(0, _Variant(core, trained, streams, _moments(optimizer)))
         return loss.detach(), scores.detach()
@@ -383,6 +388,7 @@ def compile_step(
     max_grad_norm: float | None = None,
     clip: Clip | None = None,
     verify: bool = False,
+    recompute: bool = False,
 ) -> TrainingStep:
     """Return a training step of a model as one call into the core.
 
@@ -405,6 +411,10 @@ def compile_step(
         `striate.train.clip_grad_norm_`.
     verify : bool, default False
         Take the first two steps eagerly as well, from a copy of all state, and compare.
+    recompute : bool, default False
+        Make results of batch-norm, activations, sums and products again in the backward pass rather than keep them, where
+        their operands are kept anyway: steps need less memory and more time, and give the same bits. The first step,
+        which is recorded, keeps them.
 
     Returns
     -------
@@ -415,7 +425,15 @@ def compile_step(
     VerifyError
         By the step: it differs from the eager one.
     """
-    step = TrainingStep(model, loss, optimizer, max_grad_norm=max_grad_norm, clip=clip, n_verified=2 if verify else 0)
+    step = TrainingStep(
+        model,
+        loss,
+        optimizer,
+        max_grad_norm=max_grad_norm,
+        clip=clip,
+        n_verified=2 if verify else 0,
+        recomputes=recompute,
+    )
     if example is not None:
         before = _Snapshot(model, optimizer)
         step._run(*example)
