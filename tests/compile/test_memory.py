@@ -182,6 +182,22 @@ def test_memory_of_the_first_pass_goes_back_to_the_system() -> None:
     assert after["cached_bytes"] < 1 << 20
 
 
+def test_a_recorded_pass_keeps_little_for_reuse() -> None:
+    x = drawn(1 << 20)
+    striate.memory.trim()
+    cap = striate.memory.stats()["cap_bytes"]
+    with striate.no_grad(), record(inputs=[x]) as recording:
+        sums = [striate.cat([x] * n, 0).sum() for n in (5, 6, 7, 8, 9)]  # 140 MB, of five classes
+        recording.returns(*sums)
+        assert striate.memory.stats()["cached_bytes"] <= 64 << 20
+    with pytest.raises(ValueError, match="again"), record(inputs=[x, x]):
+        pass
+    assert striate.memory.stats()["cap_bytes"] == cap
+    program = _core.Program(_core.fuse(recording.graph))
+    run(program, x)
+    assert striate.memory.stats()["cached_bytes"] < 1 << 20
+
+
 @pytest.mark.parametrize("name", ["resnet50", "yolo_csp", "squeezenet1_1"])
 def test_arenas_of_the_zoo_are_near_their_bound(name: str) -> None:
     x = drawn(1, 3, 64, 64)

@@ -304,23 +304,26 @@ class TrainingStep:
         return loss.detach(), scores.detach()
 
     def _verified(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Take the step both ways from the same state, and compare all state."""
-        _core.begin_single_pass()  # what the eager steps free does not serve again
+        _core.begin_single_pass()  # what the eager step and the copies of all state take does not serve again
         try:
-            before = _Snapshot(self._model, self._optimizer)
-            expected_loss, _ = self._eager(x, y)  # first, while no arena lies beside it
-            expected = _Snapshot(self._model, self._optimizer)
-            before.restore()
-            n_records = self._n_records
-            loss, scores = self._run(x, y)
-            if self.reason is not None:
-                return loss, scores
-            if self._n_records > n_records:  # that was an eager step
-                before.restore()
-                loss, scores = self._run(x, y)
-            expected.compare(expected_loss, loss)
+            return self._compared(x, y)
         finally:
             _core.end_single_pass()
+
+    def _compared(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Take the step both ways from the same state, and compare all state."""
+        before = _Snapshot(self._model, self._optimizer)
+        expected_loss, _ = self._eager(x, y)  # first, while no arena lies beside it
+        expected = _Snapshot(self._model, self._optimizer)
+        before.restore()
+        n_records = self._n_records
+        loss, scores = self._run(x, y)
+        if self.reason is not None:
+            return loss, scores
+        if self._n_records > n_records:  # that was an eager step
+            before.restore()
+            loss, scores = self._run(x, y)
+        expected.compare(expected_loss, loss)
         return loss, scores
 
 
