@@ -8,7 +8,9 @@
 namespace striate {
 namespace {
 
-// Of a heap; only what is touched becomes resident.
+// Of a heap. The first is one that the cache serves, so that small passes, of which there may be thousands, take no fresh
+// pages; of others only what is touched becomes resident.
+constexpr std::ptrdiff_t kFirstSegmentBytes = std::ptrdiff_t{1} << 20;
 constexpr std::ptrdiff_t kSegmentBytes = std::ptrdiff_t{64} << 20;
 
 constexpr std::size_t kSearchSteps = 8'000'000;  // pairs of requests that a search compares: some 10 ms
@@ -19,9 +21,28 @@ std::ptrdiff_t aligned(std::ptrdiff_t bytes) { return (bytes + kAlignment - 1) /
 }  // namespace
 
 Heap::~Heap() {
+  const KeptMemory memory;
   for (const Segment& segment : segments_) {
-    unmap_pages(segment.data, segment.bytes);
+    if (segment.bytes == kFirstSegmentBytes) {
+      striate::release(segment.data, segment.bytes);
+    } else {
+      unmap_pages(segment.data, segment.bytes);
+    }
   }
+}
+
+Heap::Segment Heap::add_segment(std::ptrdiff_t least_bytes) {
+  segments_.reserve(segments_.size() + 1);
+  Segment segment{nullptr, kFirstSegmentBytes};
+  if (segments_.empty() && least_bytes <= kFirstSegmentBytes) {
+    const KeptMemory memory;
+    segment.data = static_cast<std::byte*>(striate::allocate(segment.bytes));
+  } else {
+    segment.bytes = std::max(kSegmentBytes, least_bytes);
+    segment.data = static_cast<std::byte*>(map_pages(segment.bytes));
+  }
+  segments_.push_back(segment);
+  return segment;
 }
 
 std::byte* Heap::allocate(std::ptrdiff_t bytes) {
@@ -32,11 +53,8 @@ std::byte* Heap::allocate(std::ptrdiff_t bytes) {
     }
   }
   if (best == gaps_.end()) {
-    const std::ptrdiff_t more = std::max(kSegmentBytes, bytes);
-    segments_.reserve(segments_.size() + 1);
-    auto* const data = static_cast<std::byte*>(map_pages(more));
-    segments_.push_back({data, more});
-    best = gaps_.emplace(data, more).first;
+    const Segment segment = add_segment(bytes);
+    best = gaps_.emplace(segment.data, segment.bytes).first;
   }
   const auto [data, gap_bytes] = *best;
   gaps_.erase(best);

@@ -40,6 +40,8 @@ class Heap {
     std::byte* data;
     std::ptrdiff_t bytes;
   };
+  Segment add_segment(std::ptrdiff_t least_bytes);
+
   std::vector<Segment> segments_;
   std::map<std::byte*, std::ptrdiff_t> gaps_;  // bytes of each
 };
