@@ -57,8 +57,8 @@ class PassWeights {
   const std::vector<Storage*>* before_;
 };
 
-// Returns what `make` builds of this view of a weight. Where it will serve again it is kept with the weight's storage until that
-// changes, outside of any arena. A view of another layout is made dense in `make`, and not before each call.
+// Returns what `make` builds of this view of a weight. Where it will serve again it is kept with the weight's storage until
+// that changes, outside of any arena. A view of another layout is made dense in `make`, and not before each call.
 template <class T, class Make>
 std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
   Storage& storage = weight.storage();
