@@ -17,7 +17,7 @@ ROWS = {row["name"]: row for row in FILE["step"]}
 #: What is measured unless asked otherwise; the others are there by name.
 MODELS = tuple(name for name, row in ROWS.items() if not row.get("extra"))
 PEERS = {"torch": turns.PEERS["torch"], "torch-compile": ("torch-compile",)}
-#: The first losses may be this far from PyTorch's, over them.
+#: The first losses may be this far from PyTorch's, over them, or as far as those of its other layout are.
 TOLERANCE = 1e-3
 #: What the geometric mean on two threads is to reach.
 BAR = 2.3
@@ -41,16 +41,15 @@ def rows(workers: dict[str, Worker], n_threads: int, arguments: argparse.Namespa
 def _errors(answers: dict[str, Any], folder: str) -> tuple[dict[str, float], dict[str, float]]:
     """Return every library's largest distance from PyTorch's first losses, over them, and how large it may be."""
     exact = answers["torch"]["losses"]
-    return (
-        {
-            library: max(
-                abs(a - b) / abs(b) if math.isfinite(a) else math.inf
-                for a, b in zip(answer["losses"], exact, strict=True)
-            )
-            for library, answer in answers.items()
-        },
-        dict.fromkeys(answers, TOLERANCE),
-    )
+    errors = {
+        library: max(
+            abs(a - b) / abs(b) if math.isfinite(a) else math.inf for a, b in zip(answer["losses"], exact, strict=True)
+        )
+        for library, answer in answers.items()
+    }
+    # Losses of fresh deep networks with batch-norm grow apart by rounding alone: as far as PyTorch's own two layouts do, at least.
+    own = errors.get("torch-channels-last", 0.0)
+    return errors, dict.fromkeys(answers, max(TOLERANCE, own if math.isfinite(own) else 0.0))
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

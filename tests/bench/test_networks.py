@@ -134,3 +134,13 @@ def test_figures_of_programs_stand_beside_their_bars(
     assert bench("program").row("speed-up", value, 1.8, "×", at_least)["meets"] is meets
     sign = "≥" if at_least else "≤"
     assert capsys.readouterr().out == f"| speed-up | {value:.2f} × | {sign} 1.8 × | {'yes' if meets else 'no'} |\n"
+
+
+def test_losses_may_be_as_far_off_as_the_other_layout_of_pytorch(bench: Any) -> None:
+    losses = {"torch": [2.0, 1.0], "striate": [2.0, 1.005], "torch-channels-last": [2.0, 1.01]}
+    rows, answers = bench("step_rows"), {library: {"losses": found} for library, found in losses.items()}
+    errors, allowed = rows._errors(answers, "")
+    assert allowed["striate"] == pytest.approx(0.01) and errors["striate"] <= allowed["striate"]
+    del answers["torch-channels-last"]
+    errors, allowed = rows._errors(answers, "")
+    assert errors["striate"] > allowed["striate"] == rows.TOLERANCE
