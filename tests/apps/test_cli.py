@@ -165,7 +165,9 @@ def test_info() -> None:
 
 
 def test_profile_shows_nodes_and_times(tmp_path: Path) -> None:
-    assert run("profile", "lenet").exit_code == 0
+    assert run("profile", "lenet", "--plot", tmp_path / "lenet.png").exit_code == 0
+    assert (tmp_path / "lenet.png").read_bytes().startswith(b"\x89PNG")
+    assert_refused(run("profile", "lenet", "--plot", tmp_path / "lenet.bmp"), "expected a file that ends in")
     result = run("profile", "resnet20", "--batch", 2)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 
 import striate
-from striate import Tensor, nn, train
+from striate import Tensor, nn, ops, train
 from striate.compile import Program
 
 rng = np.random.default_rng(2)
@@ -91,3 +94,33 @@ def test_a_training_step_is_explained_and_left_as_it_was() -> None:
     norm = next(row for row in found.rows if row.op == "batch_norm_training")
     assert norm.fused == ("relu",)
     assert found.measured_ms is not None
+
+
+def test_sources_are_the_rows_whose_results_are_read() -> None:
+    weight = drawn(8, 8, 1, 1)
+
+    def function(x: Tensor) -> Tensor:
+        y = ops.relu(ops.conv2d(x, weight))
+        return ops.cat([ops.max_pool2d(y, 2), ops.avg_pool2d(y, 2)], dim=3)
+
+    rows = striate.compile(function, drawn(1, 8, 4, 4)).explain().rows
+    assert [row.op for row in rows] == ["conv2d", "max_pool2d", "avg_pool2d", "concat"]
+    assert [row.sources for row in rows] == [(), (0,), (0,), (1, 2)]
+
+
+def test_plot_draws_every_node(program: Program, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = program.explain(measure=True)
+    found.plot(tmp_path / "program.svg")
+    drawing = ElementTree.parse(tmp_path / "program.svg").getroot()
+    boxes = [path for path in drawing.iter("{http://www.w3.org/2000/svg}g") if path.get("id", "").startswith("patch_")]
+    assert len(boxes) >= sum(row.measured_ms > 0 for row in found.rows if row.measured_ms is not None)
+    found.plot(str(tmp_path / "program.png"))
+    assert (tmp_path / "program.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_plot_refuses(program: Program, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"plot: expected measured times, got none; call explain\(measure=True\)"):
+        program.explain().plot(tmp_path / "program.png")
+    with pytest.raises(ValueError, match=r"plot: expected a file that ends in .png, .svg, .pdf, got '.*program.bmp'"):
+        program.explain(measure=True).plot(tmp_path / "program.bmp")

@@ -188,6 +188,7 @@ def profile(
     model: Annotated[str, typer.Argument(help="A network of the catalog, or a program file.", show_default=False)],
     batch: Annotated[int, typer.Option(min=1, help="Images a call.")] = 1,
     size: Annotated[int | None, typer.Option(help="Side of the images; the network's own by default.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it into this file: png, svg or pdf.")] = None,
 ) -> None:
     """Run a network as a program and show what each node does, and how long it takes.
 
@@ -196,7 +197,11 @@ def profile(
     from striate.apps.profile import profile as measure
 
     with _reported():
-        console.print(str(measure(model, batch, size)), highlight=False, markup=False)
+        found = measure(model, batch, size)
+        console.print(str(found), highlight=False, markup=False)
+        if plot is not None:
+            found.plot(plot)
+            console.print(f"wrote {plot}", highlight=False, markup=False)
 
 
 def _share(value: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from striate import _core, machine
@@ -54,6 +55,8 @@ class Row:
         Of the roofline: max(2·macs / peak, n_bytes / bandwidth) over the measured time. Winograd may exceed 1.
     note : str
         Why a node was not fused with the one before it.
+    sources : tuple of int
+        Rows whose results it reads.
     """
 
     op: str
@@ -66,6 +69,7 @@ class Row:
     measured_ms: float | None
     share: float | None
     note: str
+    sources: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,25 @@ class Explanation:
         """Time of all nodes together."""
         times = [row.measured_ms for row in self.rows if row.measured_ms is not None]
         return sum(times) if times else None
+
+    def plot(self, file: str | Path) -> None:
+        """Draw the nodes in the order they run, each with its time as area, and who reads whose results.
+
+        Parameters
+        ----------
+        file : str or Path
+            Where to; the ending says the format: png, svg or pdf.
+
+        Raises
+        ------
+        ValueError
+            No times were measured, or the ending is another one.
+        ModuleNotFoundError
+            matplotlib is missing; it comes with the extra ``app``.
+        """
+        from striate.compile.plot import draw
+
+        draw(self, file)
 
     def __str__(self) -> str:
         total = self.measured_ms
@@ -157,10 +180,12 @@ def explain_graph(
         bandwidth = _core.measure_stream("triad", 64 << 20, 3) / 1e9
     readers: dict[int, int] = dict.fromkeys(graph.results, 1)
     makers: dict[int, Any] = {}
-    for node in graph.nodes:
+    places: dict[int, int] = {}
+    for at, node in enumerate(graph.nodes):
         for i in node.inputs:
             readers[i] = readers.get(i, 0) + 1
         makers.update(dict.fromkeys(node.outputs, node))
+        places.update(dict.fromkeys(node.outputs, at))
     rows = []
     for at, node in enumerate(graph.nodes):
         macs = _macs(node, sizes)
@@ -186,6 +211,7 @@ def explain_graph(
                 measured,
                 share,
                 _why_alone(node, readers, makers),
+                tuple(sorted({places[i] for i in node.inputs if i in places})),
             )
         )
     return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth)
