@@ -35,7 +35,7 @@ KERNEL_SYSTEM = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
 
 # Optional packages and the folders that may import them (each file does it where it needs it).
 OPTIONAL = {
-    "matplotlib": ("apps",),
+    "matplotlib": ("apps", "compile"),
     "onnx": ("io",),
     "PIL": ("apps", "data"),
     "rich": ("apps",),

@@ -50,7 +50,7 @@ def draw(explanation: Explanation, file: str | Path) -> None:
 
     n_lines = max(1, math.ceil(sum(row.measured_ms != 0 for row in explanation.rows) / _NODES_A_LINE))
     a_line = total / n_lines
-    figure = Figure(figsize=(_WIDTH, _LINE * n_lines + 1.0), dpi=120, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(_WIDTH, max(_LINE * n_lines + 1.0, 3.0)), dpi=120, layout="constrained", facecolor="white")
     axes = figure.subplots()
     # Light enough for text, and told apart by every kind of colour vision.
     colours = ScalarMappable(
@@ -77,7 +77,7 @@ def draw(explanation: Explanation, file: str | Path) -> None:
     axes.set_xlim(0, a_line)
     axes.set_ylim(1 - n_lines - 0.1, 0.95)
     axes.set_yticks([])
-    axes.set_xlabel(f"milliseconds from the beginning of a line, of {total:.2f} in {len(explanation.rows)} nodes")
+    axes.set_xlabel(f"milliseconds from the beginning of a line, of {total:.3g} in {len(explanation.rows)} nodes")
     axes.spines[["top", "right", "left"]].set_visible(False)
     bar = figure.colorbar(colours, ax=axes, fraction=0.03, pad=0.01, shrink=min(1.0, 4 / n_lines))
     bar.set_label(f"share of the roofline, {explanation.isa}")
