@@ -1,5 +1,5 @@
 // Activations and their gradients: y = f(x), grad_x = grad_y · f′ from the input x or the output y, one pass each. Formulas
-// are evaluated in double and rounded once; those of one multiplication or comparison stay in T, and so do those of float
+// are evaluated in double and rounded once; those of a few exact or rounded steps stay in T, and so do those of float
 // that are one exponential and one division.
 #include "kernels/map_loop.hpp"
 #include "kernels/math.hpp"
@@ -93,17 +93,17 @@ void fill_piecewise(MapKernels& table) {
   set3<T>(table, MapOp::prelu_grad, [](T g, T x, T w, P) -> T { return x > T(0) ? g : g * w; });
   set2<T>(table, MapOp::prelu_grad_weight, [](T g, T x, P) -> T { return x > T(0) ? T(0) : g * x; });
   set1<T>(table, MapOp::hardswish, [](T x, P) -> T {
-    const double z = static_cast<double>(x) + 3.0;
-    const double gate = z < 0.0 ? 0.0 : z > 6.0 ? 6.0 : z;
-    return static_cast<T>(static_cast<double>(x) * gate / 6.0);
+    const T z = x + T(3);  // exact where the sum cancels: three roundings in all, and none from 3 on
+    const T y = x * (z < T(0) ? T(0) : z) / T(6);
+    return x >= T(3) ? x : y;
   });
   set2<T>(table, MapOp::hardswish_grad, [](T g, T x, P) -> T {
     const double slope = static_cast<double>(x) / 3.0 + 0.5;
     return static_cast<T>(static_cast<double>(g) * (x <= T(-3) ? 0.0 : x >= T(3) ? 1.0 : slope));
   });
   set1<T>(table, MapOp::hardsigmoid, [](T x, P) -> T {
-    const double z = static_cast<double>(x) + 3.0;
-    return static_cast<T>((z < 0.0 ? 0.0 : z > 6.0 ? 6.0 : z) / 6.0);
+    const T z = x + T(3);
+    return (z < T(0) ? T(0) : z > T(6) ? T(6) : z) / T(6);
   });
   set2<T>(table, MapOp::hardsigmoid_grad,
           [](T g, T x, P) -> T { return x <= T(-3) || x >= T(3) ? T(0) : static_cast<T>(static_cast<double>(g) / 6.0); });
