@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,7 +27,7 @@ import numpy as np
 import striate
 from cases import CASES, Case
 from laws import harness, test_winograd
-from striate.autograd.op import registry
+from striate.autograd import tape
 from striate.io import safetensors
 
 Array = np.ndarray
@@ -62,8 +63,8 @@ class Program:
             self.given[self.new(array)] = np.array(array.fill_view())
         return self.numbers[id(array)]
 
-    def add(self, name: str, arrays: tuple[Any, ...], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
-        """Append a row."""
+    def append(self, name: str, arrays: Sequence[Any], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
+        """Append a row; the tape calls this for every operator."""
         inputs = [self.read(a) for a in arrays]
         outputs = [self.new(a) for a in results]
         words = ["row", name, len(inputs), *inputs, len(outputs), *outputs, len(attributes)]
@@ -71,6 +72,18 @@ class Program:
             values = flat(value)
             words += [key, len(values), *values]
         self.lines.append(" ".join(map(str, words)))
+
+    def assign(self, state: Any, value: Any) -> None:
+        """Let rows that follow read the value a state is given."""
+        self.kept.append(state)
+        self.numbers[id(state)] = self.read(value)
+
+    def shape(self, array: Any) -> tuple[int, ...]:
+        """Return sizes as numbers, as a case has one size."""
+        return array.shape  # type: ignore[no-any-return]
+
+    def refuse(self, array: Any, what: str) -> None:
+        """Let values be read, as a case has one set of them."""
 
     def check(self, tensor: Any, expected: Array, limit: Array) -> None:
         """Ask for a result within its bound; one that no row made (the gradient of a sum is the given one) proves nothing."""
@@ -96,23 +109,12 @@ def flat(value: Any) -> list[Any]:
 def recorded() -> Iterator[Program]:
     """Record the rows that run inside."""
     program = Program()
-    forwards = {name: op.forward for name, op in registry.items()}
-
-    def record(name: str, forward: Any) -> Any:
-        def run(*arrays: Any, **attributes: Any) -> Any:
-            results = forward(*arrays, **attributes)
-            program.add(name, arrays, attributes, results if isinstance(results, tuple) else (results,))
-            return results
-
-        return run
-
+    thread = threading.get_ident()
+    tape.recorders[thread] = program  # type: ignore[assignment]  # without new states and draws, which no case has
     try:
-        for name, op in registry.items():
-            op.forward = record(name, forwards[name])
         yield program
     finally:
-        for name, op in registry.items():
-            op.forward = forwards[name]
+        del tape.recorders[thread]
 
 
 def of_case(case: Case) -> Program:
