@@ -2,7 +2,8 @@
 //
 // Blocks of 4 vectors of channels stay in registers while the taps go by, so x is read once per window it lies in and y is
 // written once. Channels left over are done by one vector that overlaps the one before. Fewer channels than lanes: a vector
-// takes along values of the pixels after its own, which are written again in turn, up to those that it would reach beyond.
+// takes along values of the pixels after its own, up to those that it would reach beyond. In the result they are written
+// again in turn, or, where other pixels lie between, are left as they were.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -16,16 +17,21 @@ STRIATE_INLINE Mask<T> broadcast_index(std::int32_t x) {
   return x - Mask<T>{};
 }
 
-// How many pixels of a row have `width` values after their beginning, in every tap and in a dense result.
-STRIATE_INLINE std::ptrdiff_t wide_pixels(std::ptrdiff_t width, std::ptrdiff_t x_step, std::ptrdiff_t n,
-                                          std::ptrdiff_t channels, std::ptrdiff_t y_step, bool continues) {
-  if (channels >= width || channels <= 0 || y_step != channels || x_step <= 0 || continues) {
+// How many of n pixels, `step` or more apart wherever they lie, have `width` values after their beginning.
+STRIATE_INLINE std::ptrdiff_t wide_pixels(std::ptrdiff_t width, std::ptrdiff_t step, std::ptrdiff_t n,
+                                          std::ptrdiff_t channels) {
+  if (channels >= width || channels <= 0 || step <= 0) {
     return 0;
   }
   const std::ptrdiff_t beyond = width - channels;
-  const std::ptrdiff_t step = x_step < y_step ? x_step : y_step;
   const std::ptrdiff_t n_short = (beyond + step - 1) / step;
   return n > n_short ? n - n_short : 0;
+}
+// Of those, as many as may be written over by a vector of the pixel before: none lie between in the result.
+STRIATE_INLINE std::ptrdiff_t dense_wide_pixels(std::ptrdiff_t width, std::ptrdiff_t x_step, std::ptrdiff_t n,
+                                                std::ptrdiff_t channels, std::ptrdiff_t y_step, bool continues) {
+  const std::ptrdiff_t step = x_step < y_step ? x_step : y_step;
+  return y_step != channels || continues ? 0 : wide_pixels(width, step, n, channels);
 }
 
 // Whether x takes the place of `best`: it is larger, or NaN.
@@ -96,7 +102,7 @@ void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n
                  std::ptrdiff_t n, std::ptrdiff_t channels, T* y, I* index, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
   constexpr bool kHasIndex = sizeof(I) < sizeof(double);
-  const std::ptrdiff_t n_wide = wide_pixels(W, x_step, n, channels, y_step, continues);
+  const std::ptrdiff_t n_wide = dense_wide_pixels(W, x_step, n, channels, y_step, continues);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
     I* const taken = kHasIndex ? index + j * y_step : index;
@@ -186,15 +192,42 @@ STRIATE_INLINE void select_block(const T* const* x, const I* const* index, const
   }
 }
 
+// n channels, fewer than lanes, of one pixel; memory is read and may be written up to a whole vector.
+template <class T, class I>
+STRIATE_INLINE void select_wide(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps,
+                                std::ptrdiff_t offset, std::ptrdiff_t index_offset, std::ptrdiff_t n, T* y, bool continues) {
+  const Vec<T> before = load(y);
+  Vec<T> sum = continues ? before : Vec<T>{};
+  for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+    const Mask<T> is_mine = load_index<T, I>(index[t] + index_offset) == broadcast_index<T>(labels[t]);
+    sum += (Vec<T>)((Mask<T>)load(x[t] + offset) & is_mine);
+  }
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  store_partial(y, sum, n);
+#else
+  Mask<T> lane{};
+  for (int i = 0; i < kWidth<T>; ++i) {
+    lane[i] = i;
+  }
+  store(y, lane < broadcast_index<T>(static_cast<std::int32_t>(n)) ? sum : before);
+#endif
+}
+
 template <class T, class I>
 void select_row(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps,
                 std::ptrdiff_t x_step, std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y,
                 std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
+  const std::ptrdiff_t step = x_step < y_step ? x_step : y_step;
+  const std::ptrdiff_t n_wide = wide_pixels(W, step < index_step ? step : index_step, n, channels);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
     const std::ptrdiff_t in = j * x_step;
     const std::ptrdiff_t from = j * index_step;
+    if (j < n_wide) {
+      select_wide(x, index, labels, n_taps, in, from, channels, out, continues);
+      continue;
+    }
     std::ptrdiff_t c = 0;
     for (; c + kBlock * W <= channels; c += kBlock * W) {
       select_block<T, I, kBlock>(x, index, labels, n_taps, in + c, from + c, out + c, continues);
@@ -241,7 +274,7 @@ template <class T>
 void sum_row(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n, std::ptrdiff_t channels,
              T scale, T* y, std::ptrdiff_t y_step, bool continues) {
   constexpr int W = kWidth<T>;
-  const std::ptrdiff_t n_wide = wide_pixels(W, x_step, n, channels, y_step, continues);
+  const std::ptrdiff_t n_wide = dense_wide_pixels(W, x_step, n, channels, y_step, continues);
   for (std::ptrdiff_t j = 0; j < n; ++j) {
     T* const out = y + j * y_step;
     const std::ptrdiff_t in = j * x_step;
