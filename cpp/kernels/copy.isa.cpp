@@ -1,4 +1,5 @@
 // Copies: conversion between all pairs of dtypes, and transposition in register blocks.
+#include "kernels/block.hpp"
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 
@@ -143,39 +144,6 @@ void move(std::ptrdiff_t rows, std::ptrdiff_t n, const void* x, std::ptrdiff_t x
   copy<T, T>(rows, n, x, x_row, x_step, y, y_row, y_step);
 }
 
-// A block of 16 bytes a side. T is an unsigned integer of the item's size.
-template <class T>
-struct Block {
-  static constexpr int kSide = 16 / static_cast<int>(sizeof(T));
-  typedef T Row __attribute__((vector_size(16), aligned(alignof(T)), may_alias));
-};
-
-STRIATE_INLINE void transpose_block(const std::uint32_t* x, std::ptrdiff_t x_row, std::uint32_t* y, std::ptrdiff_t y_row) {
-  typedef std::uint32_t Row __attribute__((vector_size(16)));
-  typedef Block<std::uint32_t>::Row Loose;
-  const Row a = *reinterpret_cast<const Loose*>(x);
-  const Row b = *reinterpret_cast<const Loose*>(x + x_row);
-  const Row c = *reinterpret_cast<const Loose*>(x + 2 * x_row);
-  const Row d = *reinterpret_cast<const Loose*>(x + 3 * x_row);
-  const Row ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-  const Row ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-  const Row cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  const Row cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  *reinterpret_cast<Loose*>(y) = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
-  *reinterpret_cast<Loose*>(y + y_row) = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
-  *reinterpret_cast<Loose*>(y + 2 * y_row) = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
-  *reinterpret_cast<Loose*>(y + 3 * y_row) = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
-}
-
-STRIATE_INLINE void transpose_block(const std::uint64_t* x, std::ptrdiff_t x_row, std::uint64_t* y, std::ptrdiff_t y_row) {
-  typedef std::uint64_t Row __attribute__((vector_size(16)));
-  typedef Block<std::uint64_t>::Row Loose;
-  const Row a = *reinterpret_cast<const Loose*>(x);
-  const Row b = *reinterpret_cast<const Loose*>(x + x_row);
-  *reinterpret_cast<Loose*>(y) = __builtin_shufflevector(a, b, 0, 2);
-  *reinterpret_cast<Loose*>(y + y_row) = __builtin_shufflevector(a, b, 1, 3);
-}
-
 template <class T>
 STRIATE_INLINE void transpose_edge(std::ptrdiff_t n_i, std::ptrdiff_t n_k, const T* x, std::ptrdiff_t x_row, T* y,
                                    std::ptrdiff_t y_row) {
@@ -199,7 +167,7 @@ void transpose(std::ptrdiff_t n_i, std::ptrdiff_t n_k, const void* from, std::pt
     // Rows of y are written four times as often as lines of x are left, so i runs inside.
     for (std::ptrdiff_t k = 0; k < full_k; k += side) {
       for (std::ptrdiff_t i = 0; i < full_i; i += side) {
-        transpose_block(x + i * x_row + k, x_row, y + k * y_row + i, y_row);
+        Block<T>(x + i * x_row + k, x_row).store_transposed(y + k * y_row + i, y_row);
       }
     }
     transpose_edge(n_i - full_i, full_k, x + full_i * x_row, x_row, y + full_i, y_row);

@@ -11,6 +11,7 @@
 // Tried and not kept, each within 3 % on AVX2 and AVX-512: prefetching b twelve values of k ahead; cutting the sum so that
 // four tiles take 16 KB of a panel in turn from L1; finding padded rows by bit masks. Kept: four values of k a turn of the
 // loop (AVX2 +4 %; its counters compete with multiply-adds for ports).
+#include "kernels/block.hpp"
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
 #include "kernels/vec_half.hpp"
@@ -339,52 +340,104 @@ bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, st
   return total == T(0);
 }
 
+// b[k][n] = w[k + n·stride], by blocks; in rows of kBlock values of k, so that a line of w is read once and the lines of b
+// that it fills stay in L1.
+template <class T>
+bool pack_transposed(const T* w, std::ptrdiff_t stride, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns,
+                     T* b) {
+  constexpr std::ptrdiff_t kBlock = 64 / static_cast<std::ptrdiff_t>(sizeof(T));
+  constexpr int kSide = Block<T>::kSide;
+  typename Block<T>::Row sums[kSide] = {};  // of zeros, or NaN
+  T sum = T(0);
+  const auto one_by_one = [&](std::ptrdiff_t k, std::ptrdiff_t k_end, std::ptrdiff_t n, std::ptrdiff_t n_end) {
+    for (; k < k_end; ++k) {
+      for (std::ptrdiff_t i = n; i < n_end; ++i) {
+        const T value = w[i * stride + k];
+        b[k * columns + i] = value;
+        sum += value * T(0);
+      }
+    }
+  };
+  const std::ptrdiff_t full_cols = n_cols - n_cols % kSide;
+  for (std::ptrdiff_t first = 0; first < n_k; first += kBlock) {
+    const std::ptrdiff_t end = n_k - first < kBlock ? n_k : first + kBlock;
+    const std::ptrdiff_t full_end = end - (end - first) % kSide;
+    for (std::ptrdiff_t n = 0; n < full_cols; n += kSide) {
+      for (std::ptrdiff_t k = first; k < full_end; k += kSide) {
+        const Block<T> block(w + n * stride + k, stride);
+        block.store_transposed(b + k * columns + n, columns);
+        for (int i = 0; i < kSide; ++i) {
+          sums[i] += block.row[i] * T(0);
+        }
+      }
+    }
+    one_by_one(full_end, end, 0, full_cols);
+    one_by_one(first, end, full_cols, n_cols);
+  }
+  for (const auto& row : sums) {
+    for (int i = 0; i < kSide; ++i) {
+      sum += row[i];
+    }
+  }
+  return sum == T(0);
+}
+
+// b[k][n] = w[k·stride + n].
+template <class T>
+bool pack_rows(const T* w, std::ptrdiff_t stride, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns, T* b) {
+  constexpr std::ptrdiff_t W = kWidth<T>;
+  Vec<T> even{};
+  Vec<T> odd{};
+  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+    const T* const from = w + k * stride;
+    T* const to = b + k * columns;
+    std::ptrdiff_t n = 0;
+    for (; n + 2 * W <= n_cols; n += 2 * W) {
+      const Vec<T> value = load(from + n);
+      const Vec<T> next = load(from + n + W);
+      store(to + n, value);
+      store(to + n + W, next);
+      even += value * Vec<T>{};
+      odd += next * Vec<T>{};
+    }
+    for (; n < n_cols; n += W) {
+      const Vec<T> value = n + W <= n_cols ? load(from + n) : load_partial(from + n, n_cols - n);
+      store(to + n, value);
+      even += value * Vec<T>{};
+    }
+  }
+  const Vec<T> sums = even + odd;
+  T sum = T(0);
+  for (int i = 0; i < W; ++i) {
+    sum += sums[i];
+  }
+  return sum == T(0);
+}
+
 // Contract: GemmKernels::pack in table.hpp.
 template <class T>
-void pack(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
+bool pack(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,
           std::ptrdiff_t columns, T* b) {
-  // A transpose goes by blocks of kBlock values of k: a line of w is read once, and the lines of b that it fills stay in L1.
-  constexpr std::ptrdiff_t kBlock = 16;
-  if (stride_n != 1 && stride_k == 1) {
-    for (std::ptrdiff_t first = 0; first < k; first += kBlock) {
-      const std::ptrdiff_t n_k = k - first < kBlock ? k - first : kBlock;
-      T* const out = b + first * columns;
-      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
-        const T* const from = w + n * stride_n + first;
-        if (n_k == kBlock) {
-#pragma GCC unroll 16
-          for (std::ptrdiff_t i = 0; i < kBlock; ++i) {
-            out[i * columns + n] = from[i];
-          }
-        } else {
-          for (std::ptrdiff_t i = 0; i < n_k; ++i) {
-            out[i * columns + n] = from[i];
-          }
-        }
-      }
-      for (std::ptrdiff_t i = 0; i < n_k; ++i) {
-        for (std::ptrdiff_t n = n_cols; n < columns; ++n) {
-          out[i * columns + n] = T(0);
-        }
-      }
-    }
-    return;
-  }
-  for (std::ptrdiff_t i = 0; i < k; ++i) {
-    T* const out = b + i * columns;
-    if (stride_n == 1) {
-      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
-        out[n] = w[i * stride_k + n];
-      }
-    } else {
-      for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
-        out[n] = w[i * stride_k + n * stride_n];
-      }
-    }
+  for (std::ptrdiff_t k = 0; k < n_k && n_cols < columns; ++k) {
     for (std::ptrdiff_t n = n_cols; n < columns; ++n) {
-      out[n] = T(0);
+      b[k * columns + n] = T(0);
     }
   }
+  if (stride_n == 1) {
+    return pack_rows(w, stride_k, n_k, n_cols, columns, b);
+  }
+  if (stride_k == 1) {
+    return pack_transposed(w, stride_n, n_k, n_cols, columns, b);
+  }
+  T sum = T(0);
+  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+    for (std::ptrdiff_t n = 0; n < n_cols; ++n) {
+      const T value = w[k * stride_k + n * stride_n];
+      b[k * columns + n] = value;
+      sum += value * T(0);
+    }
+  }
+  return sum == T(0);
 }
 
 template <class T>

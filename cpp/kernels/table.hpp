@@ -69,8 +69,9 @@ struct GemmKernels {
   // apart. A null pointer reads as zeros. Returns whether all values are finite.
   bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,
                      std::ptrdiff_t panel, std::ptrdiff_t panel_stride, T* out);
-  // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`.
-  void (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
+  // b[k][n] = w[k·stride_k + n·stride_n] for n < n_cols, zero up to `columns`, a multiple of the width. Returns whether all
+  // values are finite.
+  bool (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
                std::ptrdiff_t columns, T* b);
   bool (*all_finite)(const T* x, std::ptrdiff_t n);
 };

@@ -446,9 +446,8 @@ std::shared_ptr<const Packed<T>> pack(const T* w, const std::vector<std::ptrdiff
     const std::ptrdiff_t wide = packed->panel_columns(p);
     for (std::ptrdiff_t t = taps.begin(task % taps.n_parts); t < taps.end(task % taps.n_parts); ++t) {
       T* const out = packed->panel_data(p) + t * k * wide;
-      kernel.pack(w + tap_offset[static_cast<std::size_t>(t)] + p * packed->panel * stride_n, stride_k, stride_n, k,
-                  std::min(columns - p * packed->panel, packed->panel), wide, out);
-      if (!kernel.all_finite(out, k * wide)) {
+      if (!kernel.pack(w + tap_offset[static_cast<std::size_t>(t)] + p * packed->panel * stride_n, stride_k, stride_n, k,
+                       std::min(columns - p * packed->panel, packed->panel), wide, out)) {
         finite[static_cast<std::size_t>(task)] = 0;
       }
     }
