@@ -9,6 +9,9 @@ template <class T>
 struct NormKernels {
   // mean[c] = Σ_r x[r][c] / n, m2[c] = Σ_r (x[r][c] − mean[c])², in two passes: the caller gives blocks that stay in L1.
   void (*moments)(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, T* mean, T* m2);
+  // The same in one pass, with sums of x − pivot: exact enough where that is the mean of rows that are merged with these.
+  void (*moments_about)(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* pivot,
+                        T* mean, T* m2);
   // (mean, m2, n) of a ∪ b into a (Chan, Golub, LeVeque 1983, eq. 2.1).
   void (*merge)(T* mean_a, T* m2_a, std::ptrdiff_t n_a, const T* mean_b, const T* m2_b, std::ptrdiff_t n_b,
                 std::ptrdiff_t channels);

@@ -62,6 +62,45 @@ void moments(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t
 }
 
 template <class T>
+void moments_about(const T* x, std::ptrdiff_t stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* __restrict pivot,
+                   T* __restrict mean, T* __restrict m2) {
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    mean[c] = T(0);
+    m2[c] = T(0);
+  }
+  std::ptrdiff_t r = 0;
+  for (; r + 4 <= n; r += 4) {
+    const T* const x0 = x + r * stride;
+    const T* const x1 = x0 + stride;
+    const T* const x2 = x1 + stride;
+    const T* const x3 = x2 + stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T d0 = x0[c] - pivot[c];
+      const T d1 = x1[c] - pivot[c];
+      const T d2 = x2[c] - pivot[c];
+      const T d3 = x3[c] - pivot[c];
+      mean[c] += (d0 + d1) + (d2 + d3);
+      m2[c] += madd(d0, d0, d1 * d1) + madd(d2, d2, d3 * d3);
+    }
+  }
+  for (; r < n; ++r) {
+    const T* const x0 = x + r * stride;
+    for (std::ptrdiff_t c = 0; c < channels; ++c) {
+      const T d = x0[c] - pivot[c];
+      mean[c] += d;
+      m2[c] = madd(d, d, m2[c]);
+    }
+  }
+  const T share = T(1) / static_cast<T>(n);
+  for (std::ptrdiff_t c = 0; c < channels; ++c) {
+    const T distance = mean[c] * share;  // of the mean from the pivot
+    const T rest = m2[c] - distance * mean[c];
+    m2[c] = rest < T(0) ? T(0) : rest;  // keeps a NaN
+    mean[c] = pivot[c] + distance;
+  }
+}
+
+template <class T>
 void merge(T* __restrict mean_a, T* __restrict m2_a, std::ptrdiff_t n_a, const T* __restrict mean_b,
            const T* __restrict m2_b, std::ptrdiff_t n_b, std::ptrdiff_t channels) {
   const T share = static_cast<T>(static_cast<double>(n_b) / static_cast<double>(n_a + n_b));
@@ -198,6 +237,7 @@ void add(T* __restrict a, const T* __restrict b, std::ptrdiff_t n) {
 template <class T>
 void fill(NormKernels<T>& table) {
   table.moments = moments<T>;
+  table.moments_about = moments_about<T>;
   table.merge = merge<T>;
   table.apply = apply<T>;
   table.sums = sums<T>;

@@ -1,6 +1,7 @@
 // Batch normalisation: y = (x − mean)·invstd·weight + bias, invstd = 1/√(var + eps), per channel over batch and pixels.
 //
 // Statistics are merged (mean, M2) pairs in a tree fixed by geometry; forward and backward each go over memory twice.
+#include <algorithm>
 #include <cmath>
 
 #include "machine/memory.hpp"
@@ -24,6 +25,19 @@ void check_channels(const char* op, const char* name, const Array* values, const
         ",), one per channel of x, got ", values->shape(), "; check num_features");
   check<DTypeError>(values->dtype() == x.dtype(), op, ": expected ", name, " of x's dtype ", dtype_name(x.dtype()), ", got ",
                     dtype_name(values->dtype()), "; convert with .to(", dtype_name(x.dtype()), ")");
+}
+
+void check_enough(const char* op, std::ptrdiff_t n_values, const Array& x) {
+  check(n_values != 1, op, ": expected more than one value per channel in training, got x of shape ", x.shape(),
+        "; use a larger batch or eval()");
+}
+
+// M2 of n values becomes their variance.
+template <class T>
+void to_variance(const Array& m2, std::ptrdiff_t n) {
+  for (std::ptrdiff_t c = 0; c < m2.shape(0) && n > 0; ++c) {
+    m2.data<T>()[c] /= static_cast<T>(n);
+  }
 }
 
 template <class T>
@@ -69,14 +83,11 @@ BatchNormed batch_norm_training(const char* op, const Array& x, const Array* wei
     check_channels(op, "weight", weight, x);
     check_channels(op, "bias", bias, x);
     const PixelRows rows = pixel_rows(x, false);
-    check(rows.n_rows != 1, op, ": expected more than one value per channel in training, got x of shape ", x.shape(),
-          "; use a larger batch or eval()");
+    check_enough(op, rows.n_rows, x);
     const Array mean = Array::empty(x.dtype(), {rows.channels});
     const Array var = Array::empty(x.dtype(), {rows.channels});
     channel_moments(rows, mean.data<T>(), var.data<T>());
-    for (std::ptrdiff_t c = 0; c < rows.channels && rows.n_rows > 0; ++c) {
-      var.data<T>()[c] /= static_cast<T>(rows.n_rows);
-    }
+    to_variance<T>(var, rows.n_rows);
     return BatchNormed{normalise(op, rows, mean.data<T>(), var, weight, bias, eps, tail), mean, var};
   });
 }
@@ -95,6 +106,23 @@ Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const A
       means[c] = at(&mean, c, T(0));
     }
     return normalise(op, pixel_rows(x, false), means.data(), var, weight, bias, eps, tail);
+  });
+}
+
+BatchNormed conv_moments(const char* op, const Array& x, const Array& weight, const Array* bias, const ConvParams& params) {
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    RowMoments<T> moments;
+    Fused fused;
+    fused.bias = bias;
+    const Array y = conv(op, x, weight, fused, params, &moments);
+    const std::ptrdiff_t n = y.size() / std::max<std::ptrdiff_t>(y.shape(1), 1);
+    check_enough(op, n, y);
+    const Array mean = Array::empty(y.dtype(), {y.shape(1)});
+    const Array var = Array::empty(y.dtype(), {y.shape(1)});
+    moments.finish(y, mean.data<T>(), var.data<T>());
+    to_variance<T>(var, n);
+    return BatchNormed{y, mean, var};
   });
 }
 

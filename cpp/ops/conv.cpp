@@ -671,13 +671,18 @@ Array dense_bias(const Fused& fused) {
 }  // namespace
 
 Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+  return conv(op, x, weight, fused, params, nullptr);
+}
+
+Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
+           RowSums* sums) {
   check_same_dtype(op, x, weight);
   const Geometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
   if (goes_by_groups(ConvPass::forward, geometry, x.shape(), weight.shape(), x.dtype())) {
     Fused first = fused;
     first.clamps = clamps_sums(fused);
-    const Array y = depthwise_conv(op, x, weight, first, params);
+    const Array y = depthwise_conv(op, x, weight, first, params, sums);
     Finish(fused, y, dense_addend(op, fused, y), false).run(y);
     return delivered(y, fused);
   }
@@ -689,6 +694,8 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
     const Finish finish(fused, y, addend, true);
     GemmTail tail = make_tail(fused, bias, fused.clamps);
     tail.finish = finish.is_empty() ? nullptr : &finish;
+    tail.sums = sums;
+    tail.result = &y;
     if (fused.add != nullptr && !fused.adds_last) {
       tail.adds = true;
       tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();

@@ -168,7 +168,7 @@ enum class Reach { forward, grad_input };
 // last to first. Returns false where there is no kernel for them.
 template <class T>
 bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
-               const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
+               const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue, RowSums* sums) {
   const Image source(x);
   const Image target(y);
   const DepthwiseKernels<T>& kernel = kernels().depthwise<T>(group);
@@ -195,6 +195,9 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
   const std::ptrdiff_t n_blocks =
       std::max<std::ptrdiff_t>(1, channels / channels_in_l1<T>(plan, width, source.size[2], target.size[2], least));
   const Partition blocks(channels, ((channels + n_blocks - 1) / n_blocks + kLine - 1) / kLine * kLine);
+  if (sums != nullptr && !sums->start(y, rows.part * target.size[2], group == 1 && streams<T>(y))) {
+    sums = nullptr;
+  }
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const T* pixels[kMaxTaps];
     const T* weights[kMaxTaps];
@@ -230,7 +233,10 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
              .y = y.data<T>() + target.at(image, d, h, 0) + c,
              .y_step = target.stride[2],
              .epilogue = &here,
-             .streams = group == 1 && streams<T>(y)});
+             .streams = group == 1 && sums == nullptr && streams<T>(y)});
+        if (sums != nullptr) {
+          sums->add(row * target.size[2], (row + 1) * target.size[2], blocks.begin(block), blocks.end(block));
+        }
       }
     }
   });
@@ -240,8 +246,8 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
 void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
-              const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue) {
-  if (ran_lines(plan, width, group, reach, x, packed, y, epilogue)) {
+              const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue, RowSums* sums) {
+  if (ran_lines(plan, width, group, reach, x, packed, y, epilogue, sums)) {
     return;
   }
   const Image source(x);
@@ -427,7 +433,8 @@ double depthwise_flops(ConvPass pass, const ConvShape& shape) {
   });
 }
 
-Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params) {
+Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
+                     RowSums* sums) {
   if (!shares_vectors(ConvPass::forward, x.dtype(), weight.shape(), params.groups)) {
     return grouped_conv(x, weight, fused, window_of(op, x.shape(), weight.shape(), params), params.groups);
   }
@@ -445,7 +452,7 @@ Array depthwise_conv(const char* op, const Array& x, const Array& weight, const 
     }
     run_rows<T>(maps.forward, maps.window.axis[2], weight.shape(1), Reach::forward,
                 repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
-                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)});
+                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)}, sums);
     return y;
   });
 }
@@ -469,7 +476,7 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
     const Buffer<T> packed(weight.size());
     pack_weight(weight, true, packed.data());
     run_rows<T>(backward, maps.window.axis[2], weight.shape(1), Reach::grad_input, unit_channels(grad_y), packed.data(),
-                grad_x, {nullptr, false, T(0), T(0)});
+                grad_x, {nullptr, false, T(0), T(0)}, nullptr);
     return sum_multiplier<T>(grad_x, n_outputs / x_shape[1]);
   });
 }

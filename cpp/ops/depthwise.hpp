@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/conv2d_choose.hpp"
+#include "ops/row_sums.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
@@ -15,9 +16,9 @@ namespace striate {
 // vectors; 0 where these run no such kernel.
 [[nodiscard]] double depthwise_flops(ConvPass pass, const ConvShape& shape);
 
-// As conv, conv_grad_input and conv_grad_weight of ops.hpp.
+// As conv (row_sums.hpp), conv_grad_input and conv_grad_weight (ops.hpp).
 [[nodiscard]] Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused,
-                                   const ConvParams& params);
+                                   const ConvParams& params, RowSums* sums);
 [[nodiscard]] Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight,
                                               const Extents& x_shape, const ConvParams& params);
 [[nodiscard]] Array depthwise_conv_grad_weight(const char* op, const Array& grad_y, const Array& x,

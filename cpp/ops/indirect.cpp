@@ -16,55 +16,7 @@ constexpr double kLeastTaskFlops = 5e5;   // below this a thread costs more than
 constexpr double kMostTaskFlops = 1.6e7;  // above this the last task of a thread leaves the others waiting
 constexpr double kTasksAimed = 64;
 constexpr std::ptrdiff_t kMostGroup = 8;
-constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product; where lanes are few, as many as fill kOuterSums
-constexpr std::ptrdiff_t kOuterLanes = 256;
-constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
-constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
-constexpr std::ptrdiff_t kInPlaceValues = 8192;  // between the first and the last row of a chain
-constexpr std::ptrdiff_t kOuterTasksAimed = 32;
-constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum
-constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
-
-std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
-std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
-
-bool is_inside(const Position& p, const Position& in) {
-  bool inside = true;
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    inside = inside && static_cast<std::size_t>(p[axis]) < static_cast<std::size_t>(in[axis]);
-  }
-  return inside;
-}
-
-// Steps through the rows of a Gather in order: sample, depth, height, width.
-struct RowIndex {
-  std::ptrdiff_t n;
-  Position i;
-
-  RowIndex(std::ptrdiff_t row, const Position& grid) {
-    i[2] = row % grid[2];
-    row /= grid[2];
-    i[1] = row % grid[1];
-    row /= grid[1];
-    i[0] = row % grid[0];
-    n = row / grid[0];
-  }
-  void next(const Position& grid) {
-    if (++i[2] < grid[2]) {
-      return;
-    }
-    i[2] = 0;
-    if (++i[1] < grid[1]) {
-      return;
-    }
-    i[1] = 0;
-    if (++i[0] < grid[0]) {
-      return;
-    }
-    i[0] = 0;
-    ++n;
-  }
-};
+constexpr std::ptrdiff_t kSummedValues = 8192;  // of rows that are told of at once
 
 // The pointers of a Gather's taps, with what can be known once per call.
 template <class T>
@@ -224,28 +176,6 @@ class RowWalk {
   T* y_ = nullptr;
 };
 
-// Makes one line of the grid of rows that are evenly spaced in both operands, as all pixels of a pointwise convolution are:
-// a line has no edges and nothing to step over. `stride_n` and `stride` are the other operand's.
-template <class T>
-void join_lines(Gather<T>& a, std::ptrdiff_t& stride_n, Position& stride) {
-  if (a.taps.size() != 1 || a.taps[0] != Position{0, 0, 0} || a.is_padded()) {
-    return;
-  }
-  const auto join = [&](std::ptrdiff_t& n, std::ptrdiff_t a_stride, std::ptrdiff_t other_stride) {
-    const bool follows = a_stride == a.grid[2] * a.step[2] * a.stride[2] && other_stride == a.grid[2] * stride[2];
-    if (n > 1 && !follows) {
-      return false;
-    }
-    a.grid[2] *= n;
-    a.in[2] = a.grid[2] * a.step[2];
-    n = 1;
-    return true;
-  };
-  if (join(a.grid[1], a.step[1] * a.stride[1], stride[1]) && join(a.grid[0], a.step[0] * a.stride[0], stride[0])) {
-    join(a.n, a.stride_n, stride_n);
-  }
-}
-
 // How the rows and columns of one product are cut into tasks: a function of geometry and cache sizes.
 struct Blocking {
   std::ptrdiff_t rows;    // of a task
@@ -331,7 +261,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
   Epilogue<T> epilogue{.bias = nullptr,
                        .clamps = gemm.tail.clamps,
-                       .streams = streams(gemm),
+                       .streams = gemm.tail.sums == nullptr && streams(gemm),
                        .lo = static_cast<T>(gemm.tail.lo),
                        .hi = static_cast<T>(gemm.tail.hi),
                        .adds = gemm.tail.adds,
@@ -346,6 +276,8 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   };
   Tile tiles[kMostGroup];
   RowWalk<T> walk(gemm, task.row_begin);
+  std::ptrdiff_t done = task.row_begin;
+  std::ptrdiff_t told = task.row_begin;
   const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
     const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
@@ -356,6 +288,11 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       Position at[kMaxTileRows];
       walk.take(tile.rows, base, tile.y, task.pointers.is_padded() ? at : nullptr);
       tile.run = task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
+    }
+    const std::ptrdiff_t column_begin = task.panel_begin * b.panel;
+    const std::ptrdiff_t column_end = std::min(b.columns, task.panel_end * b.panel);
+    for (std::ptrdiff_t t = 0; t < n_group; ++t) {
+      done += tiles[t].rows;
     }
     std::ptrdiff_t n_panels = 1;  // at a time
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; p += n_panels) {
@@ -380,13 +317,12 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       }
     }
     if (gemm.tail.finish != nullptr) {
-      const std::ptrdiff_t column = task.panel_begin * b.panel;
-      const std::ptrdiff_t n_cols = std::min(b.columns, task.panel_end * b.panel) - column;
+      const std::ptrdiff_t n_cols = column_end - column_begin;
       T* begin = nullptr;  // of neighbouring rows
       std::ptrdiff_t length = 0;
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         for (int m = 0; m < tiles[t].rows; ++m) {
-          T* const row = tiles[t].y[m] + column;
+          T* const row = tiles[t].y[m] + column_begin;
           if (row != begin + length) {
             gemm.tail.finish->run(begin, length);
             begin = row;
@@ -397,7 +333,24 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       }
       gemm.tail.finish->run(begin, length);
     }
+    if (gemm.tail.sums != nullptr &&
+        ((done - told) * (column_end - column_begin) >= kSummedValues || done == task.row_end)) {
+      gemm.tail.sums->add(told, done, column_begin, column_end);
+      told = done;
+    }
   }
+}
+
+// Whether rows of the product are the pixels of the whole result, one after another.
+template <class T>
+bool makes_result(const Gemm<T>& gemm) {
+  const Scatter<T>& y = gemm.y;
+  const Position& grid = gemm.a.grid;
+  const std::ptrdiff_t pixel = gemm.b->columns;
+  return y.y == gemm.tail.result->template data<T>() && gemm.tail.result->size() == gemm.a.n_rows() * pixel &&
+         (grid[2] == 1 || y.stride[2] == pixel) && (grid[1] == 1 || y.stride[1] == grid[2] * pixel) &&
+         (grid[0] == 1 || y.stride[0] == grid[1] * grid[2] * pixel) &&
+         (gemm.a.n == 1 || y.stride_n == grid[0] * grid[1] * grid[2] * pixel);
 }
 
 }  // namespace
@@ -469,6 +422,12 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
   const std::ptrdiff_t n_rows = products[0].a.n_rows();
   const Blocking blocking = choose_blocking(n_rows, b, n_products, kernel.rows);
+  for (Gemm<T>& product : products) {
+    RowSums* const sums = product.tail.sums;
+    if (sums != nullptr && !(makes_result(product) && sums->start(*product.tail.result, blocking.rows, streams(product)))) {
+      product.tail.sums = nullptr;
+    }
+  }
   const Pointers<T> pointers(products[0].a, b.k);
   const Buffer<T> zero(pointers.is_padded() ? b.k : 0);
   if (pointers.is_padded()) {
@@ -496,398 +455,12 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   parallel_for(n_products * blocks, run, n_workers);
 }
 
-namespace {
-
-// How a weight gradient is cut: blocks of taps, tile rows and lanes, and parts of the sum.
-struct OuterBlocking {
-  Partition taps;
-  Partition rows;  // of the register tile
-  Partition lanes;
-  std::ptrdiff_t n_parts;
-
-  [[nodiscard]] std::ptrdiff_t n_blocks() const { return taps.n_parts * rows.n_parts * lanes.n_parts; }
-};
-
-template <class T>
-OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
-                                    const GemmKernels<T>& kernel) {
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const Partition lanes(product.swaps ? product.m : product.n, round_up(kOuterLanes, panel));
-  const std::ptrdiff_t most_rows = kOuterSums / round_up(std::min(lanes.part, lanes.n_items), kernel.width);
-  const Partition rows(product.swaps ? product.n : product.m, round_up(std::max(kOuterRows, most_rows), kernel.rows));
-  const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
-  // All taps of a block share one packing of b as long as their sums stay in L2.
-  const std::ptrdiff_t sum_bytes =
-      std::min(rows.part, rows.n_items) * std::min(lanes.part, lanes.n_items) * static_cast<std::ptrdiff_t>(sizeof(T));
-  const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, n_taps));
-  OuterBlocking blocking{.taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
-  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
-  const std::ptrdiff_t n_rows = product.a.n_rows();
-  const std::ptrdiff_t wanted = ceil_div(kOuterTasksAimed, n_products * blocking.n_blocks());
-  const std::ptrdiff_t affordable = kPartialSums / std::max<std::ptrdiff_t>(1, n_products * n_taps * product.m * product.n);
-  blocking.n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
-  return blocking;
-}
-
-// One task: blocks of taps, tile rows and lanes, and a range of the rows that are summed over.
-template <class T>
-struct OuterTask {
-  const OuterProduct<T>& product;
-  std::ptrdiff_t tap_begin, tap_end;
-  std::ptrdiff_t tile_begin, tile_end;  // rows of the register tile
-  std::ptrdiff_t lane_begin, lane_end;
-  std::ptrdiff_t row_begin, row_end;
-  T* y;
-  T* scratch;  // outer_scratch() values
-};
-
-// Values between panels of packed lanes, far enough from a multiple of a page not to share cache sets.
-template <class T>
-std::ptrdiff_t panel_stride(std::ptrdiff_t panel) {
-  return kRowBlock * panel + kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
-}
-
-// Values of scratch that the packed operands of one task need.
-template <class T>
-std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>& kernel) {
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const std::ptrdiff_t rows = std::min(blocking.rows.part, blocking.rows.n_items);
-  const std::ptrdiff_t lanes = std::min(blocking.lanes.part, blocking.lanes.n_items);
-  return kRowBlock * round_up(rows, kernel.width) + ceil_div(lanes, panel) * panel_stride<T>(panel);
-}
-
-// Cuts rows begin … end − 1 into register tiles of nearly equal height: f(first row, rows).
-template <class F>
-void each_tile(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t most_rows, F&& f) {
-  const std::ptrdiff_t n_tiles = ceil_div(end - begin, most_rows);
-  const std::ptrdiff_t height = (end - begin) / n_tiles;
-  std::ptrdiff_t n_higher = (end - begin) % n_tiles;
-  while (begin < end) {
-    const std::ptrdiff_t rows = height + (n_higher-- > 0 ? 1 : 0);
-    f(begin, rows);
-    begin += rows;
-  }
-}
-
-// The packed operands of kRowBlock rows.
-template <class T>
-class OuterBlock {
- public:
-  OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
-      : task_(task),
-        kernel_(kernel),
-        tiles_width_(round_up(task.tile_end - task.tile_begin, kernel.width)),
-        panel_(kernel.vectors * kernel.width),
-        tiles_(task.scratch),
-        lanes_(task.scratch + kRowBlock * tiles_width_) {}
-
-  // x[k] points to the operand's values; both return whether all are finite.
-  bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
-    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, 0, tiles_);
-  }
-  bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
-    return kernel_.pack_lanes(x, task_.lane_begin, n_k, task_.lane_end - task_.lane_begin, panel_, panel_stride<T>(panel_),
-                              lanes_);
-  }
-  void multiply(std::ptrdiff_t n_k, T* y, bool adds) const {
-    const std::ptrdiff_t ld = task_.product.ld;
-    const T* lanes = lanes_;
-    for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
-      const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
-      each_tile(task_.tile_begin, task_.tile_end, kernel_.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
-        kernel_.outer[n_rows - 1][ceil_div(n_cols, kernel_.width) - 1](tiles_ + i - task_.tile_begin, tiles_width_, lanes,
-                                                                       panel_, n_k, y + i * ld + j, ld, n_cols, adds);
-      });
-    }
-  }
-
- private:
-  const OuterTask<T>& task_;
-  const GemmKernels<T>& kernel_;
-  std::ptrdiff_t tiles_width_;
-  std::ptrdiff_t panel_;
-  T* tiles_;  // [k][tiles_width_]
-  T* lanes_;  // [panel][k][panel_]
-};
-
-// Pointers to a tap's values in `n_k` rows from `index` on, null where the tap is outside. Returns whether any is.
-template <class T>
-bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, std::ptrdiff_t n_k, const T** x) {
-  bool any_outside = false;
-  for (std::ptrdiff_t k = 0; k < n_k;) {
-    // Along a line of the grid, which rows are inside is one interval.
-    const std::ptrdiff_t run = std::min(gather.grid[2] - index.i[2], n_k - k);
-    const std::ptrdiff_t depth = index.i[0] * gather.step[0] + tap[0];
-    const std::ptrdiff_t height = index.i[1] * gather.step[1] + tap[1];
-    const bool line_inside = is_inside({depth, height, 0}, {gather.in[0], gather.in[1], 1});
-    const T* const line = gather.x + index.n * gather.stride_n + depth * gather.stride[0] + height * gather.stride[1];
-    std::ptrdiff_t width = index.i[2] * gather.step[2] + tap[2];
-    for (std::ptrdiff_t j = 0; j < run; ++j, width += gather.step[2]) {
-      const bool inside = line_inside && static_cast<std::size_t>(width) < static_cast<std::size_t>(gather.in[2]);
-      x[k + j] = inside ? line + width * gather.stride[2] : nullptr;
-      any_outside = any_outside || !inside;
-    }
-    k += run;
-    index.i[2] += run - 1;
-    index.next(gather.grid);
-  }
-  return any_outside;
-}
-
-// Rows that are multiplied where they lie, in one chain: so many that their lines stay in L1; 0 where a copy is better. A
-// copy of few values takes as long as their product; values that are far apart share cache sets.
-template <class T>
-std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
-  constexpr std::ptrdiff_t kMostDistance = 256;
-  constexpr std::ptrdiff_t kLeastRows = 8;
-  const std::ptrdiff_t distance = std::max(product.a.step[2] * product.a.stride[2], product.b_stride[2]);
-  const std::ptrdiff_t n_lanes = product.swaps ? product.m : product.n;
-  const bool reads_only_lanes = n_lanes % kernel.width == 0 || (product.swaps && product.has_slack);
-  if (distance > kMostDistance || !reads_only_lanes || product.a.is_padded()) {
-    return 0;
-  }
-  const std::ptrdiff_t rows = std::min(product.a.grid[2], kInPlaceValues / std::max<std::ptrdiff_t>(1, distance));
-  return rows < kLeastRows ? 0 : rows;
-}
-
-// Lines of memory asked for a few at a time, while what they will meet is not yet needed.
-class Ahead {
- public:
-  template <class T>
-  void add(const T* first, std::ptrdiff_t n) {
-    spans_[n_spans_++] = {reinterpret_cast<const char*>(first), n * static_cast<std::ptrdiff_t>(sizeof(T))};
-  }
-  void start(std::ptrdiff_t n_turns) {
-    std::ptrdiff_t bytes = 0;
-    for (int i = 0; i < n_spans_; ++i) {
-      bytes += spans_[i].bytes;
-    }
-    bytes_a_turn_ = round_up(ceil_div(bytes, n_turns), kAlignment);
-  }
-  void turn() {
-    std::ptrdiff_t left = bytes_a_turn_;
-    while (left > 0 && n_spans_ > 0) {
-      Span& span = spans_[n_spans_ - 1];
-      const std::ptrdiff_t bytes = std::min(left, span.bytes);
-      for (std::ptrdiff_t i = 0; i < bytes; i += kAlignment) {
-        __builtin_prefetch(span.first + i);
-      }
-      span.first += bytes;
-      span.bytes -= bytes;
-      left -= bytes;
-      n_spans_ -= span.bytes == 0 ? 1 : 0;
-    }
-  }
-
- private:
-  struct Span {
-    const char* first;
-    std::ptrdiff_t bytes;
-  };
-  Span spans_[2] = {};
-  int n_spans_ = 0;
-  std::ptrdiff_t bytes_a_turn_ = 0;
-};
-
-template <class T>
-void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, std::ptrdiff_t most_rows) {
-  const OuterProduct<T>& product = task.product;
-  const Gather<T>& a = product.a;
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const std::ptrdiff_t a_step = a.step[2] * a.stride[2];
-  const std::ptrdiff_t b_step = product.b_stride[2];
-  struct Chain {
-    const T* a;
-    const T* b;
-    std::ptrdiff_t n_k;
-  };
-  const auto chain_from = [&](std::ptrdiff_t row) {
-    const RowIndex index(row, a.grid);
-    Chain chain{.a = a.x + index.n * a.stride_n,
-                .b = product.b + index.n * product.b_stride_n,
-                .n_k = std::min({a.grid[2] - index.i[2], task.row_end - row, most_rows})};
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-      chain.a += index.i[axis] * a.step[axis] * a.stride[axis];
-      chain.b += index.i[axis] * product.b_stride[axis];
-    }
-    return chain;
-  };
-  const auto offset = [&](std::ptrdiff_t t) {
-    const Position& tap = a.taps[static_cast<std::size_t>(t)];
-    return tap[0] * a.stride[0] + tap[1] * a.stride[1] + tap[2] * a.stride[2];
-  };
-  const std::ptrdiff_t n_turns = (task.tap_end - task.tap_begin) * ceil_div(task.lane_end - task.lane_begin, panel) *
-                                 ceil_div(task.tile_end - task.tile_begin, kernel.rows);
-  Chain chain = chain_from(task.row_begin);
-  for (std::ptrdiff_t row = task.row_begin; row < task.row_end;) {
-    const std::ptrdiff_t next = row + chain.n_k;
-    const Chain following = next < task.row_end ? chain_from(next) : Chain{};
-    Ahead ahead;
-    if (following.n_k > 0) {
-      ahead.add(following.b, following.n_k * b_step);
-      ahead.add(following.a + offset(task.tap_end - 1), following.n_k * a_step);
-      ahead.start(n_turns);
-    }
-    for (std::ptrdiff_t t = task.tap_begin; t < task.tap_end; ++t) {
-      const T* const from = chain.a + offset(t);
-      const T* const tiles = product.swaps ? chain.b : from;
-      const T* const lanes = product.swaps ? from : chain.b;
-      for (std::ptrdiff_t j = task.lane_begin; j < task.lane_end; j += panel) {
-        const std::ptrdiff_t n_cols = std::min(panel, task.lane_end - j);
-        each_tile(task.tile_begin, task.tile_end, kernel.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
-          ahead.turn();
-          kernel.outer[n_rows - 1][ceil_div(n_cols, kernel.width) - 1](
-              tiles + i, product.swaps ? b_step : a_step, lanes + j, product.swaps ? a_step : b_step, chain.n_k,
-              task.y + t * product.stride_t + i * product.ld + j, product.ld, n_cols, row > task.row_begin);
-        });
-      }
-    }
-    chain = following;
-    row = next;
-  }
-}
-
-template <class T>
-void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
-  const OuterProduct<T>& product = task.product;
-  if (const std::ptrdiff_t most_rows = rows_in_place(product, kernel); most_rows > 0) {
-    run_outer_in_place(task, kernel, most_rows);
-    return;
-  }
-  OuterBlock<T> block(task, kernel);
-  const auto pack_a = [&](const T* const* x, std::ptrdiff_t n_k) {
-    return product.swaps ? block.pack_lanes(x, n_k) : block.pack_tiles(x, n_k);
-  };
-  const auto pack_b = [&](const T* const* x, std::ptrdiff_t n_k) {
-    return product.swaps ? block.pack_tiles(x, n_k) : block.pack_lanes(x, n_k);
-  };
-  const T* a[kRowBlock];
-  const T* b[kRowBlock];
-  const T* a_inside[kRowBlock];
-  const T* b_inside[kRowBlock];
-  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += kRowBlock) {
-    const std::ptrdiff_t n_k = std::min(kRowBlock, task.row_end - row);
-    const RowIndex first(row, product.a.grid);
-    RowIndex index = first;
-    for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-      b[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
-             index.i[2] * product.b_stride[2];
-      index.next(product.a.grid);
-    }
-    const bool b_is_finite = pack_b(b, n_k);
-    for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
-      T* const y = task.y + tap * product.stride_t;
-      const bool any_outside = tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], first, n_k, a);
-      if (!any_outside || b_is_finite) {
-        pack_a(a, n_k);
-        block.multiply(n_k, y, row > task.row_begin);
-        continue;
-      }
-      // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
-      std::ptrdiff_t n_inside = 0;
-      for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-        if (a[k] != nullptr) {
-          a_inside[n_inside] = a[k];
-          b_inside[n_inside++] = b[k];
-        }
-      }
-      pack_a(a_inside, n_inside);
-      pack_b(b_inside, n_inside);
-      block.multiply(n_inside, y, row > task.row_begin);
-      pack_b(b, n_k);
-    }
-  }
-}
-
-// The sum over no rows.
-template <class T>
-void clear(const OuterProduct<T>& product) {
-  const std::ptrdiff_t length = product.swaps ? product.m : product.n;
-  for (std::size_t tap = 0; tap < product.a.taps.size(); ++tap) {
-    for (std::ptrdiff_t i = 0; i < (product.swaps ? product.n : product.m); ++i) {
-      std::fill_n(product.y + static_cast<std::ptrdiff_t>(tap) * product.stride_t + i * product.ld, length, T(0));
-    }
-  }
-}
-
-}  // namespace
-
-template <class T>
-void outer_product(std::vector<OuterProduct<T>> products) {
-  if (products.empty() || products[0].m == 0 || products[0].n == 0) {
-    return;
-  }
-  for (OuterProduct<T>& product : products) {
-    join_lines(product.a, product.b_stride_n, product.b_stride);
-  }
-  const GemmKernels<T>& kernel = kernels().gemm<T>();
-  const OuterProduct<T>& first = products[0];
-  const std::ptrdiff_t n_rows = first.a.n_rows();
-  const auto n_products = static_cast<std::ptrdiff_t>(products.size());
-  if (n_rows == 0) {
-    for (const OuterProduct<T>& product : products) {
-      clear(product);
-    }
-    return;
-  }
-  const OuterBlocking blocking = choose_outer_blocking(first, n_products, kernel);
-  const std::ptrdiff_t n_parts = blocking.n_parts;
-  const auto n_taps = static_cast<std::ptrdiff_t>(first.a.taps.size());
-  const std::ptrdiff_t y_size = n_taps * first.m * first.n;
-  const Buffer<T> partial(n_products * (n_parts - 1) * y_size);
-  const auto sums = [&](std::ptrdiff_t which, std::ptrdiff_t part) {
-    return part == 0 ? products[static_cast<std::size_t>(which)].y
-                     : partial.data() + (which * (n_parts - 1) + part - 1) * y_size;
-  };
-  const int n_workers = thread_count();
-  const std::ptrdiff_t scratch_size = outer_scratch<T>(blocking, kernel);
-  const Buffer<T> scratch(n_workers * scratch_size);
-  const auto run = [&](std::ptrdiff_t task, int worker) {
-    const std::ptrdiff_t lane_block = task % blocking.lanes.n_parts;
-    task /= blocking.lanes.n_parts;
-    const std::ptrdiff_t row_block = task % blocking.rows.n_parts;
-    task /= blocking.rows.n_parts;
-    const std::ptrdiff_t tap_block = task % blocking.taps.n_parts;
-    task /= blocking.taps.n_parts;
-    const std::ptrdiff_t part = task % n_parts;
-    const std::ptrdiff_t which = task / n_parts;
-    run_outer<T>({.product = products[static_cast<std::size_t>(which)],
-                  .tap_begin = blocking.taps.begin(tap_block),
-                  .tap_end = blocking.taps.end(tap_block),
-                  .tile_begin = blocking.rows.begin(row_block),
-                  .tile_end = blocking.rows.end(row_block),
-                  .lane_begin = blocking.lanes.begin(lane_block),
-                  .lane_end = blocking.lanes.end(lane_block),
-                  .row_begin = part * n_rows / n_parts,
-                  .row_end = (part + 1) * n_rows / n_parts,
-                  .y = sums(which, part),
-                  .scratch = scratch.data() + worker * scratch_size},
-                 kernel);
-  };
-  parallel_for(n_products * n_parts * blocking.n_blocks(), run, n_workers);
-  if (n_parts == 1) {
-    return;
-  }
-  const Partition chunks(y_size, 8192);
-  parallel_for(n_products * chunks.n_parts, [&](std::ptrdiff_t task) {
-    const std::ptrdiff_t which = task / chunks.n_parts;
-    T* const y = sums(which, 0);
-    for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
-      const T* const other = sums(which, part);
-      for (std::ptrdiff_t i = chunks.begin(task % chunks.n_parts); i < chunks.end(task % chunks.n_parts); ++i) {
-        y[i] += other[i];
-      }
-    }
-  });
-}
-
 #define STRIATE_INSTANTIATE(T)                                                                                 \
   template struct Gather<T>;                                                                                   \
   template struct Packed<T>;                                                                                   \
   template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, \
                                                  std::ptrdiff_t, std::ptrdiff_t, std::ptrdiff_t);              \
-  template void indirect_gemm(std::vector<Gemm<T>>);                                                           \
-  template void outer_product(std::vector<OuterProduct<T>>);
+  template void indirect_gemm(std::vector<Gemm<T>>);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)
 

@@ -12,11 +12,15 @@
 #include "kernels/table.hpp"
 #include "machine/memory.hpp"
 #include "ops/finish.hpp"
+#include "ops/row_sums.hpp"
 #include "striate/window.hpp"
 
 namespace striate {
 
 using Position = std::array<std::ptrdiff_t, 3>;  // depth, height, width
+
+inline std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
+inline std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
 
 // Rows of A: row (n, i) with i in a grid of three axes reads, for tap t, the k values at input position i·step + tap[t] of
 // sample n; a position outside [0, in) reads as k zeros that contribute nothing.
@@ -35,6 +39,58 @@ struct Gather {
   // Whether some tap of some row lies outside the input.
   [[nodiscard]] bool is_padded() const;
 };
+
+// Steps through the rows of a Gather in order: sample, depth, height, width.
+struct RowIndex {
+  std::ptrdiff_t n;
+  Position i;
+
+  RowIndex(std::ptrdiff_t row, const Position& grid) {
+    i[2] = row % grid[2];
+    row /= grid[2];
+    i[1] = row % grid[1];
+    row /= grid[1];
+    i[0] = row % grid[0];
+    n = row / grid[0];
+  }
+  void next(const Position& grid) {
+    if (++i[2] < grid[2]) {
+      return;
+    }
+    i[2] = 0;
+    if (++i[1] < grid[1]) {
+      return;
+    }
+    i[1] = 0;
+    if (++i[0] < grid[0]) {
+      return;
+    }
+    i[0] = 0;
+    ++n;
+  }
+};
+
+// Makes one line of the grid of rows that are evenly spaced in both operands, as all pixels of a pointwise convolution are:
+// a line has no edges and nothing to step over. `stride_n` and `stride` are the other operand's.
+template <class T>
+void join_lines(Gather<T>& a, std::ptrdiff_t& stride_n, Position& stride) {
+  if (a.taps.size() != 1 || a.taps[0] != Position{0, 0, 0} || a.is_padded()) {
+    return;
+  }
+  const auto join = [&](std::ptrdiff_t& n, std::ptrdiff_t a_stride, std::ptrdiff_t other_stride) {
+    const bool follows = a_stride == a.grid[2] * a.step[2] * a.stride[2] && other_stride == a.grid[2] * stride[2];
+    if (n > 1 && !follows) {
+      return false;
+    }
+    a.grid[2] *= n;
+    a.in[2] = a.grid[2] * a.step[2];
+    n = 1;
+    return true;
+  };
+  if (join(a.grid[1], a.step[1] * a.stride[1], stride[1]) && join(a.grid[0], a.step[0] * a.stride[0], stride[0])) {
+    join(a.n, a.stride_n, stride_n);
+  }
+}
 
 // Where row (n, i) of the result goes.
 template <class T>
@@ -78,6 +134,8 @@ struct GemmTail {
   bool adds = false;               // before the clamp
   std::ptrdiff_t addend = 0;       // elements from a place of the result to the value that is added there
   const Finish* finish = nullptr;  // runs on every row of the result that is done, or null
+  RowSums* sums = nullptr;         // told of rows that are done, where the product is the whole of `result`; or null
+  const Array* result = nullptr;
 };
 
 // One product: y[row][columns] = tail(Σ_t Σ_k a[row][t][k] · b[t][k][columns]).

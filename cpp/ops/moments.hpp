@@ -3,8 +3,11 @@
 #pragma once
 
 #include <limits>
+#include <memory>
 
+#include "machine/memory.hpp"
 #include "ops/image.hpp"
+#include "ops/row_sums.hpp"
 
 namespace striate {
 
@@ -37,6 +40,22 @@ struct ReluMask {
 // sum_g = Σ g and sum_gx = Σ g·(x − mean), all [n_segments][channels].
 template <class T>
 void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_g, T* sum_gx, const ReluMask<T>& mask = {});
+
+// As channel_moments of the result of a kernel, from its rows as they are made.
+template <class T>
+class RowMoments : public RowSums {
+ public:
+  bool start(const Array& y, std::ptrdiff_t rows_each, bool streams) override;
+  void add(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c, std::ptrdiff_t c_end) override;
+  void finish(const Array& y, T* mean, T* m2) const;  // [channels]
+
+ private:
+  const T* y_ = nullptr;
+  std::ptrdiff_t n_rows_ = 0;
+  std::ptrdiff_t rows_each_ = 1;
+  std::ptrdiff_t channels_ = 0;
+  std::unique_ptr<Buffer<T>> parts_;  // [part][mean, m2][channels]; null: nobody told
+};
 
 // y = f((x − mean)·scale + bias + z), statistics [n_segments][channels]; z, as y lies, may be null; f is nothing or a
 // ReLU, at most `most` where that is a number.

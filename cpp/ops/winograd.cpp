@@ -29,9 +29,6 @@ constexpr std::ptrdiff_t kMostPackedChannels = 64;
 constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;  // more filters than this are read once, by phases
 
-std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
-std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
-
 // Values between rows of a plane that are far enough from a multiple of 1 KB not to share cache sets.
 std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
   const std::ptrdiff_t stride = round_up(channels, width);

@@ -94,6 +94,7 @@ ConvParams conv_params(const Attributes& a) {
   return params;
 }
 
+// Results 1 and 2 of a forward pass with `moments` are the mean and variance of the first.
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
   const std::string& op = a.op();
@@ -105,6 +106,14 @@ Call make_conv(const Attributes& a) {
   if (ends_with(op, "_grad_weight")) {
     return [op, params, shape = a.extents("weight_shape")](Operands in, Results out) {
       out[0] = conv_grad_weight(op.c_str(), *in[0], *in[1], shape, params);
+    };
+  }
+  if (a.flag("moments")) {
+    return [op, params](Operands in, Results out) {
+      const BatchNormed made = conv_moments(op.c_str(), *in[0], *in[1], given(in, 2), params);
+      out[0] = made.y;
+      out[1] = made.mean;
+      out[2] = made.var;
     };
   }
   return [op, params, tail = Tail(a)](Operands in, Results out) {

@@ -55,6 +55,7 @@ class Rewrite {
     fold_batch_norm();
     fuse_followers();
     fuse_norm();
+    join_moments();
     fold_flatten();
     concat_in_place();
     change_in_place();
@@ -277,6 +278,31 @@ class Rewrite {
       } else if (node.op == "batch_norm_grad") {
         fuse_norm_grad(node);
       }
+    }
+    count();
+  }
+
+  // The statistics of a batch-norm are taken by the convolution before it, where the pixels are made.
+  void join_moments() {
+    const auto is_given = [](const Node& node, std::size_t i) {
+      return i < node.inputs.size() && node.inputs[i] != kNoValue;
+    };
+    for (Node& norm : nodes_) {
+      Node* const conv = norm.op == "batch_norm_training" ? maker(norm.inputs[0]) : nullptr;
+      if (conv == nullptr || !is_convolution(*conv) || conv->outputs.size() != 1 || has_activation(*conv) ||
+          is_given(*conv, 3) || is_given(*conv, 4)) {
+        continue;
+      }
+      conv->inputs.resize(std::min<std::size_t>(conv->inputs.size(), 3));
+      conv->outputs.insert(conv->outputs.end(), norm.outputs.begin() + 1, norm.outputs.end());
+      set(*conv, "moments", true);
+      norm.inputs.resize(4, kNoValue);
+      norm.inputs = {norm.inputs[0], norm.outputs[1], norm.outputs[2], norm.inputs[1], norm.inputs[2], norm.inputs[3]};
+      while (norm.inputs.back() == kNoValue) {
+        norm.inputs.pop_back();
+      }
+      norm.outputs.resize(1);
+      norm.op = "batch_norm_eval";
     }
     count();
   }

@@ -116,6 +116,11 @@ void check_operands(const Node& node) {
     check<std::invalid_argument>(!attributes.flag("relu") || (node.inputs.size() > 5 && node.inputs[5] != kNoValue),
                                  "batch_norm_grad: expected the output as operand 5 where 'relu' is true, got none");
   }
+  if (attributes.flag("moments")) {
+    const auto has = [&](std::size_t i) { return i < node.inputs.size() && node.inputs[i] != kNoValue; };
+    check<std::invalid_argument>(!has(3) && !has(4) && !attributes.has("lo") && !attributes.has("map"), node.op,
+                                 ": expected nothing behind the convolution where 'moments' is true");
+  }
   if (node.op == "batch_norm_update") {
     check<std::invalid_argument>(attributes.integer("n_states") == 2, "batch_norm_update: expected 2 states, got ",
                                  attributes.integer("n_states"));

@@ -238,7 +238,7 @@ Shapes conv_fn(const ShapeQuery& q) {
   q.same(x[1], weight[1] * q.dim("groups", 1));
   const auto sizes = window_out(q, spatial(x), {weight.begin() + 2, weight.end()});
   out.insert(out.end(), sizes.begin(), sizes.end());
-  return {out};
+  return q.flag("moments", false) ? Shapes{out, {out[1]}, {out[1]}} : Shapes{out};
 }
 
 // As make_transposed_window(), on Dims.

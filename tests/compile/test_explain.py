@@ -91,8 +91,9 @@ def test_a_training_step_is_explained_and_left_as_it_was() -> None:
     names = [row.op for row in found.rows]
     assert "conv2d_grad_weight" in names
     assert "sgd_step" in names
-    norm = next(row for row in found.rows if row.op == "batch_norm_training")
-    assert norm.fused == ("relu",)
+    fused = {row.op: row.fused for row in found.rows}
+    assert fused["conv2d"] == ("bias", "moments")
+    assert fused["batch_norm_eval"] == ("relu",)
     assert found.measured_ms is not None
 
 

@@ -260,6 +260,10 @@ struct NormTail {
 [[nodiscard]] Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
                                     const Array* bias, double eps, const NormTail& tail = {});
 
+// A convolution with its result's statistics, which are taken where the rows are made; nothing but a bias may follow it.
+[[nodiscard]] BatchNormed conv_moments(const char* op, const Array& x, const Array& weight, const Array* bias,
+                                       const ConvParams& params);
+
 struct NormGradients {
   Array grad_x;
   Array grad_weight;

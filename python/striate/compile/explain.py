@@ -286,6 +286,8 @@ def _fused(node: Any) -> tuple[str, ...]:
             fused.append(a["map"])
         if given[4]:
             fused.append("in place")
+        if a.get("moments"):
+            fused.append("moments")
     elif node.op.startswith("batch_norm"):
         if (node.op == "batch_norm_training" and len(node.inputs) > 3) or (
             node.op == "batch_norm_eval" and len(node.inputs) > 5
