@@ -32,6 +32,8 @@ inline constexpr int kVectors = 4;
 inline constexpr int kRows = 4;
 inline constexpr int kVectors = 2;
 #endif
+// Of a tile of one vector: fewer chains of multiply-adds would wait for one another.
+inline constexpr int kNarrowRows = kRows > 8 ? kRows : 8;
 
 // The sums of a tile of one vector whose columns lie in the lower half of it; the same chains of multiply-adds.
 template <class T, int MR>
@@ -471,6 +473,14 @@ void fill_tile(GemmKernels<T>& table) {
   }
 }
 
+template <class T, int MR>
+void fill_narrow(GemmKernels<T>& table) {
+  if constexpr (MR > kRows) {
+    table.tile[MR - 1][0] = gemm_tile<T, MR, 1>;
+    fill_narrow<T, MR - 1>(table);
+  }
+}
+
 template <class T, int NP>
 void fill_row(GemmKernels<T>& table) {
   table.row[NP - 1] = gemm_row<T, NP>;
@@ -483,11 +493,13 @@ template <class T>
 void fill(GemmKernels<T>& table) {
   table.width = kWidth<T>;
   table.rows = kRows;
+  table.narrow_rows = kNarrowRows;
   table.vectors = kVectors;
   table.pack = pack<T>;
   table.pack_lanes = pack_lanes<T>;
   table.all_finite = all_finite<T>;
   fill_tile<T, kRows, kVectors>(table);
+  fill_narrow<T, kNarrowRows>(table);
   fill_row<T, kMaxRowPanels>(table);
 }
 

@@ -61,6 +61,7 @@ template <class T>
 struct GemmKernels {
   int width;                                          // lanes of a vector
   int rows;                                           // rows of the full tile
+  int narrow_rows;                                    // rows of the tile of one vector, at least as many
   int vectors;                                        // vectors of the full tile; its columns are vectors · width
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
   GemmRow<T> row[kMaxRowPanels];                      // [panels − 1]; null for one

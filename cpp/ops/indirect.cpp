@@ -186,7 +186,7 @@ struct Blocking {
 };
 
 template <class T>
-Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff_t n_products, int tile_rows) {
+Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff_t n_products, std::ptrdiff_t tile_rows) {
   const std::ptrdiff_t panel_bytes = b.n_taps * b.k * b.panel * static_cast<std::ptrdiff_t>(sizeof(T));
   const std::ptrdiff_t fit =
       std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
@@ -250,13 +250,19 @@ std::ptrdiff_t full_panels(const Packed<T>& b, std::ptrdiff_t p, std::ptrdiff_t 
   return n;
 }
 
+// Rows of the tile that a product of these columns goes by.
+template <class T>
+std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
+  return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
+}
+
 template <class T>
 void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   const Gemm<T>& gemm = task.gemm;
   const Packed<T>& b = *gemm.b;
   // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
   const bool one_by_one = !b.is_finite && task.pointers.is_padded();
-  const std::ptrdiff_t most_rows = one_by_one ? 1 : kernel.rows;
+  const std::ptrdiff_t most_rows = one_by_one ? 1 : tile_rows(kernel, b);
   const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
   const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
   Epilogue<T> epilogue{.bias = nullptr,
@@ -278,7 +284,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   RowWalk<T> walk(gemm, task.row_begin);
   std::ptrdiff_t done = task.row_begin;
   std::ptrdiff_t told = task.row_begin;
-  const std::ptrdiff_t n_pointers = b.n_taps * kernel.rows;
+  const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel, b);
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
     const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
     for (std::ptrdiff_t t = 0; t < n_group; ++t) {
@@ -421,7 +427,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const Packed<T>& b = *products[0].b;
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
   const std::ptrdiff_t n_rows = products[0].a.n_rows();
-  const Blocking blocking = choose_blocking(n_rows, b, n_products, kernel.rows);
+  const Blocking blocking = choose_blocking(n_rows, b, n_products, tile_rows(kernel, b));
   for (Gemm<T>& product : products) {
     RowSums* const sums = product.tail.sums;
     if (sums != nullptr && !(makes_result(product) && sums->start(*product.tail.result, blocking.rows, streams(product)))) {
@@ -435,7 +441,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   }
   const std::ptrdiff_t blocks = blocking.n_panel_blocks * blocking.n_row_blocks;
   const int n_workers = thread_count();
-  const std::ptrdiff_t n_pointers = blocking.group * b.n_taps * kernel.rows;
+  const std::ptrdiff_t n_pointers = blocking.group * b.n_taps * tile_rows(kernel, b);
   const Buffer<const T*> scratch(n_workers * n_pointers);
   const auto run = [&](std::ptrdiff_t i, int worker) {
     const auto product = static_cast<std::size_t>(i / blocks);
