@@ -44,6 +44,16 @@ void bind_program(py::module_& m) {
             return self.profile(inputs, scalars);
           },
           py::arg("inputs"), py::arg("scalars"), NoGil())
+      .def(
+          "samples_at_a_time",
+          [](const Program& self, const std::vector<std::vector<std::ptrdiff_t>>& shapes) {
+            std::vector<Extents> sizes;
+            for (const auto& shape : shapes) {
+              sizes.emplace_back(std::span<const std::ptrdiff_t>(shape));
+            }
+            return self.samples_at_a_time(sizes);
+          },
+          py::arg("shapes"))
       .def_property_readonly("is_stale", &Program::is_stale)
       .def_property_readonly("graph", &Program::graph, py::return_value_policy::reference_internal)
       .def("memory",

@@ -4,12 +4,15 @@
 #include <chrono>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <list>
 #include <mutex>
 
 #include "machine/arena.hpp"
+#include "ops/map.hpp"
 #include "ops/packed.hpp"
 #include "program/call.hpp"
+#include "program/samples.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
 #include "striate/program.hpp"
@@ -80,8 +83,9 @@ struct Lane {
 
 struct Plan {
   Conditions conditions;
-  std::vector<Call> calls;  // of each node
-  std::mutex mutex;         // of what follows
+  std::ptrdiff_t n_samples = 0;  // at a time, each part by a plan of its own; 0: all, by this one
+  std::vector<Call> calls;       // of each node
+  std::mutex mutex;              // of what follows
   bool is_tracing = false;
   std::shared_ptr<const ArenaPlan> memory;   // null until a pass was traced
   std::vector<std::unique_ptr<Lane>> lanes;  // idle ones
@@ -238,7 +242,9 @@ struct Program::Body {
                         "; record again with these inputs");
     }
     auto plan = std::make_shared<Plan>();
-    for (const Node& node : graph.nodes()) {
+    plan->n_samples = striate::samples_at_a_time(graph, conditions.shapes);
+    for (std::size_t i = 0; i < graph.nodes().size() && plan->n_samples == 0; ++i) {
+      const Node& node = graph.nodes()[i];
       Attributes::Entries entries;
       for (const auto& [name, attribute] : node.attributes) {
         entries.emplace_back(name, with_numbers(attribute, conditions.shapes));
@@ -366,6 +372,9 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
   check<GuardError>(!is_stale(),
                     "program: expected the weights it was made of, got weights that changed since; record again");
   const std::shared_ptr<Plan> plan = body.find_plan(inputs);
+  if (plan->n_samples > 0) {
+    return run_parts(inputs, plan->n_samples, seconds);
+  }
   std::unique_ptr<Lane> lane;
   std::shared_ptr<const ArenaPlan> memory;
   bool traces = false;
@@ -440,6 +449,44 @@ std::vector<Array> Program::run_once(std::span<const Array> inputs, std::span<co
     body.shrink();
   }
   return results;
+}
+
+std::vector<Array> Program::run_parts(std::span<const Array> inputs, std::ptrdiff_t n_samples,
+                                      std::vector<double>* seconds) const {
+  const std::ptrdiff_t n = inputs[0].shape(0);
+  const auto part_of = [](const Array& x, std::ptrdiff_t begin, std::ptrdiff_t size) {
+    Extents shape = x.shape();
+    shape[0] = size;
+    return Array::view(x.storage_ref(), x.dtype(), shape, x.strides(), x.offset() + begin * x.stride(0));
+  };
+  std::vector<Array> results;
+  std::vector<Array> part(inputs.size());
+  for (std::ptrdiff_t begin = 0; begin < n; begin += n_samples) {
+    const std::ptrdiff_t size = std::min(n_samples, n - begin);
+    for (std::size_t i = 0; i < inputs.size(); ++i) {
+      part[i] = part_of(inputs[i], begin, size);
+    }
+    std::vector<double> own;
+    const std::vector<Array> made = run_once(part, {}, seconds == nullptr ? nullptr : &own);
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      if (begin == 0) {
+        Extents shape = made[i].shape();
+        shape[0] = n;
+        const bool is_image = made[i].rank() >= 3 && made[i].is_dense(Layout::channels_last);
+        results.push_back(Array::empty(made[i].dtype(), shape, is_image ? Layout::channels_last : Layout::row_major));
+      }
+      copy_into(part_of(results[i], begin, size), made[i]);
+    }
+    if (seconds != nullptr) {
+      seconds->resize(own.size());
+      std::transform(own.begin(), own.end(), seconds->begin(), seconds->begin(), std::plus<>());
+    }
+  }
+  return results;
+}
+
+std::ptrdiff_t Program::samples_at_a_time(std::span<const Extents> inputs) const {
+  return striate::samples_at_a_time(body_->graph, inputs);
 }
 
 Program::Memory Program::memory() const {

@@ -205,6 +205,9 @@ class Program {
 
   [[nodiscard]] const Graph& graph() const;
   [[nodiscard]] bool is_stale() const;  // a watched weight has changed
+  // Of a batch of these shapes, how many samples a run takes at a time, so that a layer's images stay in the caches for the
+  // next; 0: all at once.
+  [[nodiscard]] std::ptrdiff_t samples_at_a_time(std::span<const Extents> inputs) const;
 
   // Of the plan that ran last.
   struct Memory {
@@ -220,6 +223,8 @@ class Program {
  private:
   [[nodiscard]] std::vector<Array> run_once(std::span<const Array> inputs, std::span<const Array> scalars,
                                             std::vector<double>* seconds) const;
+  [[nodiscard]] std::vector<Array> run_parts(std::span<const Array> inputs, std::ptrdiff_t n_samples,
+                                             std::vector<double>* seconds) const;
 
   struct Body;
   std::unique_ptr<Body> body_;

@@ -83,12 +83,16 @@ class Explanation:
         The instruction set that runs.
     peak_gflops, bandwidth_gbytes : float or None
         What this machine reaches, where times were measured.
+    samples_at_a_time : int or None
+        The batch runs in parts of so many samples, so that a layer's images stay in the caches for the next; times are those
+        of all parts. None: as a whole.
     """
 
     rows: tuple[Row, ...]
     isa: str
     peak_gflops: float | None
     bandwidth_gbytes: float | None
+    samples_at_a_time: int | None
 
     @property
     def measured_ms(self) -> float | None:
@@ -148,6 +152,8 @@ class Explanation:
             for line in lines
         )
         foot = f"{len(self.rows)} nodes, {sum(row.macs for row in self.rows) / 1e6:,.1f} Mmacs, {self.isa}"
+        if self.samples_at_a_time is not None:
+            foot += f", {self.samples_at_a_time} samples at a time"
         if total is not None and self.peak_gflops is not None and self.bandwidth_gbytes is not None:
             foot += f"; {total:.2f} ms in nodes; peak {self.peak_gflops:.0f} GFLOP/s, {self.bandwidth_gbytes:.1f} GB/s"
         return f"{body}\n{foot}"
@@ -214,7 +220,7 @@ def explain_graph(
                 tuple(sorted({places[i] for i in node.inputs if i in places})),
             )
         )
-    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth)
+    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, core.samples_at_a_time(shapes) or None)
 
 
 def _n_bytes(graph: _core.Graph, sizes: Sequence[tuple[int, ...]], i: int) -> int:
