@@ -158,9 +158,10 @@ struct GuardError : std::runtime_error {
 };
 
 // Equal to the given graph up to rounding: constants are folded, batch-norm in evaluation goes into the weights before it,
-// activations and one addition into the convolution, product or batch-norm before them, a flattening before a linear layer
-// into the order of that layer's weights; concatenations of channels are written in place; changes of states happen in
-// place, and steps of one optimizer become one; dead nodes are gone.
+// activations and one addition into the convolution, product or batch-norm before them, the statistics of a batch-norm in
+// training into the convolution before it, a flattening before a linear layer into the order of that layer's weights;
+// concatenations of channels are written in place; changes of states happen in place, and steps of one optimizer become one;
+// dead nodes are gone.
 [[nodiscard]] Graph fuse(const Graph& graph);
 // Equal to the given graph to the bit, with less memory and more time: results of batch-norm, activations, sums and products
 // that are read again long after are made again there, where their operands are kept anyway.
