@@ -55,7 +55,7 @@ def results(value: Any) -> list[np.ndarray]:
 @pytest.mark.parametrize("n", [BATCH, BATCH + 1])
 @pytest.mark.parametrize("function", [wide, several])
 def test_parts_of_a_batch_give_the_bits_of_the_whole(function: Callable[[Tensor], Any], n: int) -> None:
-    program = striate.compile(function, drawn(2, 8, SIDE, SIDE))
+    program = striate.compile(function, drawn(2, 8, 24, 24))
     x = drawn(n, 8, SIDE, SIDE)
     assert 0 < at_a_time(program, x) < n
     for _ in range(2):  # while planning, and from the plan

@@ -39,6 +39,15 @@ def _per_axis(name: str, value: Any, n_axes: int) -> list[Any]:
     return values
 
 
+def _scaled(n: int, factor: float) -> int:
+    """Scale a size and round down; by whole factors, halves, quarters, … in whole numbers, which a record follows."""
+    if factor.is_integer():
+        return n * int(factor)
+    if math.frexp(factor)[0] == 0.5:
+        return n // int(1 / factor)
+    return math.floor(n * factor)
+
+
 @public
 def interpolate(
     x: Tensor,
@@ -124,7 +133,7 @@ def interpolate(
         factors = [float(s) for s in _per_axis("scale_factor", scale_factor, n_axes)]
         if any(s <= 0 for s in factors):
             raise ValueError(f"interpolate: expected scale_factor above 0, got {scale_factor!r}; use positive factors")
-        sizes = [n * int(s) if s.is_integer() else math.floor(n * s) for n, s in zip(x.shape[2:], factors, strict=True)]
+        sizes = [_scaled(n, factor) for n, factor in zip(x.shape[2:], factors, strict=True)]
         scales = [0.0] * n_axes if recompute_scale_factor else factors
     return _resample(  # type: ignore[no-any-return]
         x, size=sizes, scale_factor=scales, mode=mode, align_corners=bool(align_corners), antialias=antialias
