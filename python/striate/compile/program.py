@@ -45,7 +45,8 @@ class Program:
     """A model as one call into the core, made by `compile`.
 
     Call it with as many tensors (or arrays) as it was compiled with; sizes may differ from the example's. Results have the
-    structure that the model returned. Calls from several threads at once are safe and give the same bits.
+    structure that the model returned. Calls from several threads at once are safe and give the same bits. Where samples are
+    independent and a layer's images are too large for the caches, a batch runs a few samples at a time; `explain` tells.
 
     Attributes
     ----------
