@@ -12,9 +12,9 @@ std::ptrdiff_t block_of(std::ptrdiff_t r, std::ptrdiff_t q) {
   return r < 2 * block ? r : block;
 }
 
-// x dense (P, R, Q) → y dense (P, Q).
+// x (P, R, Q), of which Q are neighbours and rows of them `row` apart → y dense (P, Q).
 void reduce_axis(ReduceFn fn, DType dtype, std::ptrdiff_t p, std::ptrdiff_t r, std::ptrdiff_t q, const std::byte* x,
-                 std::byte* y) {
+                 std::ptrdiff_t row, std::byte* y) {
   const std::ptrdiff_t item = item_bytes(dtype);
   const Partition r_parts(r, block_of(r, q));
   const Partition q_parts(q, q > 8192 ? 4096 : q);
@@ -38,9 +38,9 @@ void reduce_axis(ReduceFn fn, DType dtype, std::ptrdiff_t p, std::ptrdiff_t r, s
     fn(ReduceRun{.p = p_parts.end(p_part) - p0,
                  .r = r_parts.end(r_part) - r_parts.begin(r_part),
                  .q = q_parts.end(q_part) - q0,
-                 .x = x + ((p0 * r + r_parts.begin(r_part)) * q + q0) * item,
-                 .x_p = r * q,
-                 .x_r = q,
+                 .x = x + ((p0 * r + r_parts.begin(r_part)) * row + q0) * item,
+                 .x_p = r * row,
+                 .x_r = row,
                  .y = out + ((p0 * r_parts.n_parts + r_part) * q + q0) * item,
                  .y_p = r_parts.n_parts * q});
   };
@@ -50,7 +50,7 @@ void reduce_axis(ReduceFn fn, DType dtype, std::ptrdiff_t p, std::ptrdiff_t r, s
     }
   });
   if (r_parts.n_parts > 1) {
-    reduce_axis(fn, dtype, p, r_parts.n_parts, q, out, y);
+    reduce_axis(fn, dtype, p, r_parts.n_parts, q, out, q, y);
   }
 }
 
@@ -94,12 +94,19 @@ Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim) {
   check(accumulates || x.size() > 0 || n_kept == 0, name, ": expected at least one element, got shape ", x.shape(),
         "; an empty tensor has no ", name);
 
-  // Dense and in the computing type, in its own memory order.
+  // Dense and in the computing type, in its own memory order. Or evenly spaced rows of what is kept, as a slice of an
+  // image's channels is.
   const Array* const self[] = {&x};
   Array dense = x;
-  StridedLoop loop = make_loop(self);
-  if (x.dtype() != computed || loop.rank != 1 || (loop.size > 1 && loop.step(0) != 1)) {
+  const StridedLoop loop = make_loop(self);
+  const bool is_dense = loop.rank == 1 && (loop.size <= 1 || loop.step(0) == 1);
+  bool is_rows = loop.rank == 2 && loop.step(0) == 1 && loop.row(0) > loop.n() && n_kept == loop.n();
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    is_rows = is_rows && (kept_shape[axis] == 1 || x.stride(axis) * x.shape(axis) <= loop.n());
+  }
+  if (x.dtype() != computed || (!is_dense && !is_rows)) {
     dense = x.dtype() == computed ? clone(x) : convert(x, computed);
+    is_rows = false;
   }
 
   // Axes of `dense` in memory order, neighbours of one kind merged.
@@ -157,7 +164,7 @@ Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim) {
         is_last = is_last && !groups[j].is_reduced;
       }
       Array stage = is_last ? y : Array::empty(computed, {p * q});
-      reduce_axis(fn, computed, p, groups[i].size, q, from, stage.bytes());
+      reduce_axis(fn, computed, p, groups[i].size, q, from, is_rows ? loop.row(0) : q, stage.bytes());
       held = stage;
       from = held.bytes();
       is_done = true;

@@ -53,3 +53,23 @@ def test_parts_of_a_weight_are_packed_apart(name: str) -> None:
         image = x[:, : values[part].shape[1 if name == "conv2d" else 0]]
         expected = convolve(image, st.tensor(values[part].copy()))
         np.testing.assert_array_equal(convolve(image, weight[part]).numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize("name", ["sum", "max", "min", "prod"])
+@pytest.mark.parametrize("layout", ["channels_last", "row_major"])
+def test_views_are_reduced_where_they_lie(name: str, layout: str) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((3, 12, 40, 41)).astype(np.float32)
+    x = st.tensor(values) if layout == "row_major" else st.ops.relayout(st.tensor(values))
+    reduce = getattr(st.ops, name)
+    for part in (np.s_[:, 2:9], np.s_[:, :, 3:], np.s_[1:, :, :, 5:], np.s_[:, 4:5], np.s_[:, :, 7:8, 1:]):
+        for dim in ((0, 2, 3), (0,), (2, 3), (1, 3), (0, 1, 2, 3)):
+            found = reduce(x[part], dim=dim).numpy()
+            exact = getattr(np, name)(values[part].astype(np.float64), axis=dim)
+            np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+    row = st.tensor(values[0, :, 0, 0])
+    spread = row.reshape(1, 12, 1, 1).expand(3, 12, 4, 5)
+    expected = getattr(np, name)(
+        np.broadcast_to(values[0, :, 0, 0].reshape(1, 12, 1, 1), (3, 12, 4, 5)), axis=(0, 2, 3)
+    )
+    np.testing.assert_allclose(reduce(spread, dim=(0, 2, 3)).numpy(), expected, rtol=1e-5)
