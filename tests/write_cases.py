@@ -80,7 +80,7 @@ class Program:
 
     def shape(self, array: Any) -> tuple[int, ...]:
         """Return sizes as numbers, as a case has one size."""
-        return array.shape  # type: ignore[no-any-return]
+        return tuple(array.shape)
 
     def refuse(self, array: Any, what: str) -> None:
         """Let values be read, as a case has one set of them."""
@@ -109,12 +109,13 @@ def flat(value: Any) -> list[Any]:
 def recorded() -> Iterator[Program]:
     """Record the rows that run inside."""
     program = Program()
+    recorders: dict[int, Any] = tape.recorders  # `program` follows no new states and draws, which no case has
     thread = threading.get_ident()
-    tape.recorders[thread] = program  # type: ignore[assignment]  # without new states and draws, which no case has
+    recorders[thread] = program
     try:
         yield program
     finally:
-        del tape.recorders[thread]
+        del recorders[thread]
 
 
 def of_case(case: Case) -> Program:

@@ -290,6 +290,36 @@ void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, 
   }
 }
 
+// Copies n values and notes in `zeros`, by its lanes, whether all are finite: zeros, or NaN. Two chains, as one of additions
+// would take longer than the copies. The last vector is written whole.
+template <class T>
+STRIATE_INLINE void copy_finite(const T* from, T* to, std::ptrdiff_t n, Vec<T> (&zeros)[2]) {
+  constexpr std::ptrdiff_t W = kWidth<T>;
+  std::ptrdiff_t i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) {
+    const Vec<T> value = load(from + i);
+    const Vec<T> next = load(from + i + W);
+    store(to + i, value);
+    store(to + i + W, next);
+    zeros[0] += value * Vec<T>{};
+    zeros[1] += next * Vec<T>{};
+  }
+  for (; i < n; i += W) {
+    const Vec<T> value = i + W <= n ? load(from + i) : load_partial(from + i, n - i);
+    store(to + i, value);
+    zeros[0] += value * Vec<T>{};
+  }
+}
+template <class T>
+STRIATE_INLINE bool are_zero(const Vec<T> (&zeros)[2]) {
+  const Vec<T> sums = zeros[0] + zeros[1];
+  T sum = T(0);
+  for (int i = 0; i < kWidth<T>; ++i) {
+    sum += sums[i];
+  }
+  return sum == T(0);
+}
+
 // Contract: GemmKernels::pack_lanes in table.hpp. Rows are copied whole, in the order in which they lie in memory: panel by
 // panel, reading 64 to 128 bytes of each, took twice as long.
 template <class T>
@@ -299,8 +329,7 @@ bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, st
   constexpr auto kLine = static_cast<std::ptrdiff_t>(64 / sizeof(T));
   constexpr std::ptrdiff_t kAheadValues = 2048;  // asked for while a row is copied; rows may lie far apart
   const std::ptrdiff_t k_ahead = n_cols < kAheadValues / 8 ? kAheadValues / n_cols : 8;
-  Vec<T> even{};  // one chain of additions would take longer than the copies
-  Vec<T> odd{};
+  Vec<T> zeros[2] = {};
   for (std::ptrdiff_t k = 0; k < n_k; ++k) {
     const T* const ahead = x[k + k_ahead < n_k ? k + k_ahead : k];
     for (std::ptrdiff_t n = 0; ahead != nullptr && n < n_cols; n += kLine) {
@@ -317,29 +346,10 @@ bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, st
     }
     const T* from = x[k] + offset;
     for (std::ptrdiff_t first = 0; first < n_cols; first += panel, from += panel, to += panel_stride) {
-      const std::ptrdiff_t end = panel < n_cols - first ? panel : n_cols - first;
-      std::ptrdiff_t n = 0;
-      for (; n + 2 * W <= end; n += 2 * W) {
-        const Vec<T> value = load(from + n);
-        const Vec<T> next = load(from + n + W);
-        store(to + n, value);
-        store(to + n + W, next);
-        even += value * Vec<T>{};
-        odd += next * Vec<T>{};
-      }
-      for (; n < end; n += W) {
-        const Vec<T> value = n + W <= end ? load(from + n) : load_partial(from + n, end - n);
-        store(to + n, value);
-        even += value * Vec<T>{};
-      }
+      copy_finite<T>(from, to, panel < n_cols - first ? panel : n_cols - first, zeros);
     }
   }
-  const Vec<T> sums = even + odd;
-  T total = T(0);
-  for (int i = 0; i < W; ++i) {
-    total += sums[i];
-  }
-  return total == T(0);
+  return are_zero<T>(zeros);
 }
 
 // b[k][n] = w[k + n·stride], by blocks; in rows of kBlock values of k, so that a line of w is read once and the lines of b
@@ -387,33 +397,11 @@ bool pack_transposed(const T* w, std::ptrdiff_t stride, std::ptrdiff_t n_k, std:
 // b[k][n] = w[k·stride + n].
 template <class T>
 bool pack_rows(const T* w, std::ptrdiff_t stride, std::ptrdiff_t n_k, std::ptrdiff_t n_cols, std::ptrdiff_t columns, T* b) {
-  constexpr std::ptrdiff_t W = kWidth<T>;
-  Vec<T> even{};
-  Vec<T> odd{};
+  Vec<T> zeros[2] = {};
   for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-    const T* const from = w + k * stride;
-    T* const to = b + k * columns;
-    std::ptrdiff_t n = 0;
-    for (; n + 2 * W <= n_cols; n += 2 * W) {
-      const Vec<T> value = load(from + n);
-      const Vec<T> next = load(from + n + W);
-      store(to + n, value);
-      store(to + n + W, next);
-      even += value * Vec<T>{};
-      odd += next * Vec<T>{};
-    }
-    for (; n < n_cols; n += W) {
-      const Vec<T> value = n + W <= n_cols ? load(from + n) : load_partial(from + n, n_cols - n);
-      store(to + n, value);
-      even += value * Vec<T>{};
-    }
+    copy_finite<T>(w + k * stride, b + k * columns, n_cols, zeros);
   }
-  const Vec<T> sums = even + odd;
-  T sum = T(0);
-  for (int i = 0; i < W; ++i) {
-    sum += sums[i];
-  }
-  return sum == T(0);
+  return are_zero<T>(zeros);
 }
 
 // Contract: GemmKernels::pack in table.hpp.

@@ -23,7 +23,7 @@ class RowSums {
   virtual void add(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c, std::ptrdiff_t c_end) = 0;
 };
 
-// As conv of ops.hpp. What follows the convolution besides its bias is not in the sums.
+// As conv of ops.hpp; `sums`, which may be null, asks for nothing but a bias in `fused`.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
                          RowSums* sums);
 

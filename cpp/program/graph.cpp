@@ -358,15 +358,14 @@ void check_sizes(const Shape& shape) {
   }
 }
 
-// The operand whose memory a node writes to, beside states: a buffer of the same graph, or nothing.
-ValueId written_buffer(const Node& node) {
+}  // namespace
+
+ValueId Graph::written_buffer(const Node& node) {
   if (node.op == "place") {
     return node.inputs[0];
   }
   return node.op.starts_with("conv") && node.inputs.size() > 4 ? node.inputs[4] : kNoValue;
 }
-
-}  // namespace
 
 std::size_t Graph::n_changed(const Node& node) {
   const Attribute* const in_place = node.attribute("in_place");

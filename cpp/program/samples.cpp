@@ -173,8 +173,8 @@ class Samples {
       std::ptrdiff_t bytes = 0;
       for (std::size_t i = 0; i < node.inputs.size(); ++i) {
         const ValueId id = node.inputs[i];
-        if (id == kNoValue || (node.op == "place" && i == 0) || (node.op != "place" && i == 4)) {
-          continue;  // a buffer that is written to
+        if (id == kNoValue || id == Graph::written_buffer(node)) {
+          continue;
         }
         if (is_batch_[index(id)]) {
           bytes += bytes_of(id);

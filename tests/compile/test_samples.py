@@ -45,7 +45,7 @@ def several(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def at_a_time(program: striate.Program, *inputs: Tensor) -> int:
-    return program._variants[0].core.samples_at_a_time([x.shape for x in inputs])  # type: ignore[no-any-return]
+    return int(program._variants[0].core.samples_at_a_time([x.shape for x in inputs]))
 
 
 def results(value: Any) -> list[np.ndarray]:

@@ -112,6 +112,8 @@ class Graph {
   // How many of a node's first operands change, which is how states do. Throws std::logic_error for an attribute 'in_place'
   // that no change has.
   [[nodiscard]] static std::size_t n_changed(const Node& node);
+  // The operand whose memory a node writes to, beside states: a buffer of the same graph, or nothing.
+  [[nodiscard]] static ValueId written_buffer(const Node& node);
   [[nodiscard]] std::vector<std::string> fixed_ops() const;  // ops without shape function that met a Dim, each once
   // Throws std::logic_error unless every operand is defined before its use, states are read in their order of assigns, and
   // every shape follows from its node.
