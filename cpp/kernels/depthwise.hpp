@@ -16,6 +16,15 @@ struct DepthwiseEpilogue {
   T hi;
 };
 
+// What the next row needs and this one does not, asked for evenly while this one is computed: lines of x and a row of y, or
+// of g. Kernels go by a few pixels and a vector of channels at a time: more streams than a processor sees ahead by itself.
+struct Ahead {
+  const void* x;
+  std::ptrdiff_t x_bytes;  // 0 for none
+  const void* y;
+  std::ptrdiff_t y_bytes;
+};
+
 // A row of n outputs, stride pixels apart in x, each a window of `taps` neighbours in every line:
 // y[j][c] = clamp(Σ_t Σ_q x[t][j·stride + q − pad][c]·w[t][q][c] + bias), in order of t, then q. Pixels outside [0, in) are
 // left out.
@@ -38,6 +47,7 @@ struct DepthwiseLines {
   const DepthwiseEpilogue<T>* epilogue;
   // For groups of one channel: stores past the caches. y and y_step are multiples of 64 bytes, and channels fill whole ones.
   bool streams;
+  Ahead ahead;
 };
 
 // The weights' gradient from a row of n pixels of g; the windows are those of DepthwiseLines:
@@ -57,6 +67,7 @@ struct DepthwiseGradients {
   std::ptrdiff_t g_step;
   T* const* grad_w;  // [n_lines] pointers to tap 0; taps are w_step apart
   std::ptrdiff_t w_step;
+  Ahead ahead;
 };
 
 template <class T>
