@@ -160,6 +160,10 @@ class RowWalk {
     }
   }
 
+  // The row that comes next.
+  [[nodiscard]] const T* x() const { return x_; }
+  [[nodiscard]] T* y() const { return y_; }
+
  private:
   void find() {
     x_ = gemm_.a.x + index_.n * gemm_.a.stride_n;
@@ -240,6 +244,50 @@ bool streams(const Gemm<T>& gemm) {
          y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
 }
 
+// Asks for the rows of the next tiles while tiles are computed, a few lines a call: tile by tile and panel by panel, they
+// are read and written in more pieces than a processor sees ahead by itself. From memory (Zen 4, AVX2), 256 → 64 channels at
+// 56×56 take 0.8 of the time, 256 → 512 at 28×28 0.96; from the caches 1.00 to 1.03. Where pixels do not follow one another,
+// nothing is asked for.
+template <class T>
+class Asking {
+ public:
+  Asking(const Gemm<T>& gemm, bool streams, std::ptrdiff_t panels)
+      : x_bytes_(reads_lines(gemm) ? gemm.b->k * kBytes : 0),
+        y_bytes_(!streams && gemm.y.stride[2] == gemm.b->columns && panels == gemm.b->n_panels ? gemm.b->columns * kBytes
+                                                                                               : 0) {}
+
+  // n_rows from x and y on, in n_steps.
+  void start(const T* x, const T* y, std::ptrdiff_t n_rows, std::ptrdiff_t n_steps) {
+    x_ = reinterpret_cast<const char*>(x);
+    y_ = reinterpret_cast<const char*>(y);
+    n_x_ = ceil_div(n_rows * x_bytes_, n_steps * kAlignment);
+    n_y_ = ceil_div(n_rows * y_bytes_, n_steps * kAlignment);
+  }
+
+  void step() {
+    for (std::ptrdiff_t i = 0; i < n_x_; ++i, x_ += kAlignment) {
+      __builtin_prefetch(x_);
+    }
+    for (std::ptrdiff_t i = 0; i < n_y_; ++i, y_ += kAlignment) {
+      __builtin_prefetch(y_, 1);
+    }
+  }
+
+ private:
+  static constexpr auto kBytes = static_cast<std::ptrdiff_t>(sizeof(T));
+
+  static bool reads_lines(const Gemm<T>& gemm) {
+    return gemm.a.taps.size() == 1 && gemm.a.step[2] * gemm.a.stride[2] == gemm.b->k;
+  }
+
+  std::ptrdiff_t x_bytes_;  // of a row
+  std::ptrdiff_t y_bytes_;
+  std::ptrdiff_t n_x_ = 0;  // lines of a step
+  std::ptrdiff_t n_y_ = 0;
+  const char* x_ = nullptr;
+  const char* y_ = nullptr;
+};
+
 // Panels from p on, before `end`, that a row may take at once: those padded to full width.
 template <class T>
 std::ptrdiff_t full_panels(const Packed<T>& b, std::ptrdiff_t p, std::ptrdiff_t end) {
@@ -285,6 +333,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
   std::ptrdiff_t done = task.row_begin;
   std::ptrdiff_t told = task.row_begin;
   const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel, b);
+  Asking<T> asking(gemm, epilogue.streams, task.panel_end - task.panel_begin);
   for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
     const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
     for (std::ptrdiff_t t = 0; t < n_group; ++t) {
@@ -300,6 +349,8 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
     for (std::ptrdiff_t t = 0; t < n_group; ++t) {
       done += tiles[t].rows;
     }
+    const std::ptrdiff_t next_rows = std::min(task.row_end - done, n_group * (height + 1));
+    asking.start(walk.x(), walk.y(), next_rows, n_group * (task.panel_end - task.panel_begin));
     std::ptrdiff_t n_panels = 1;  // at a time
     for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; p += n_panels) {
       const std::ptrdiff_t column = p * b.panel;
@@ -318,6 +369,7 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         const Tile& tile = tiles[t];
+        asking.step();
         kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
                                                 panel, tile.y, column, n_cols, epilogue);
       }
