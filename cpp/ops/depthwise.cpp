@@ -161,12 +161,11 @@ bool streams(const Array& y) {
   return y.size() * static_cast<std::ptrdiff_t>(sizeof(T)) > kLeast && y.shape(1) % kLine == 0;
 }
 
-// What row h + 1 at depth d reads of x and row h does not, and the next row of the target if `wanted`. Row h reads
-// something. Where pixels, or lines, do not follow one another, nothing is asked for; of several depths, the last one's
-// lines are.
+// What row h + 1 reads of x and row h, which reads something, does not; and the next row of the target where `asks_target`.
+// Only where pixels, and lines, follow one another in memory; of several depths, the lines of the last.
 template <class T>
 Ahead ahead_of(const GatherPlan& plan, std::ptrdiff_t image, std::ptrdiff_t d, std::ptrdiff_t h, const Image& source,
-               const Array& x, const Image& target, const T* row, bool wanted) {
+               const Array& x, const Image& target, const T* row, bool asks_target) {
   Ahead ahead{};
   const AxisMap& lines = plan.axis[1];
   if (h + 1 == lines.n_targets()) {
@@ -180,7 +179,7 @@ Ahead ahead_of(const GatherPlan& plan, std::ptrdiff_t image, std::ptrdiff_t d, s
     ahead.x = x.data<T>() + source.at(image, plan.axis[0].at(d).back().source, first, 0);
     ahead.x_bytes = n * source.stride[1] * kBytes;
   }
-  if (wanted && target.stride[2] == target.channels) {
+  if (asks_target && target.stride[2] == target.channels) {
     ahead.y = row + target.stride[1];
     ahead.y_bytes = target.size[2] * target.channels * kBytes;
   }
@@ -221,10 +220,11 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
   const std::ptrdiff_t n_blocks =
       std::max<std::ptrdiff_t>(1, channels / channels_in_l1<T>(plan, width, source.size[2], target.size[2], least));
   const Partition blocks(channels, ((channels + n_blocks - 1) / n_blocks + kLine - 1) / kLine * kLine);
-  if (sums != nullptr && !sums->start(y, rows.part * target.size[2], group == 1 && streams<T>(y))) {
+  const bool could_stream = group == 1 && streams<T>(y);
+  if (sums != nullptr && !sums->start(y, rows.part * target.size[2], could_stream)) {
     sums = nullptr;
   }
-  const bool streams_y = group == 1 && sums == nullptr && streams<T>(y);
+  const bool streams_y = could_stream && sums == nullptr;
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const T* pixels[kMaxTaps];
     const T* weights[kMaxTaps];
