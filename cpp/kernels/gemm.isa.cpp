@@ -140,6 +140,17 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       }
     }
   }
+  if (epilogue.gates) {
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+      const T* const from = y[m] + column + epilogue.gate;
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] =
+            where_positive<T>(v < NV - 1 || left == W ? load(from + v * W) : load_partial(from + v * W, left), acc[m][v]);
+      }
+    }
+  }
   if (epilogue.clamps) {
     const Vec<T> lo = broadcast(epilogue.lo);
     const Vec<T> hi = broadcast(epilogue.hi);
@@ -218,6 +229,9 @@ void gemm_row(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const 
     }
     if (epilogue.adds) {
       acc[v] += read(out + epilogue.addend);
+    }
+    if (epilogue.gates) {
+      acc[v] = where_positive<T>(read(out + epilogue.gate), acc[v]);
     }
     if (epilogue.clamps) {
       acc[v] = at_most<T>(at_least<T>(acc[v], broadcast(epilogue.lo)), broadcast(epilogue.hi));

@@ -30,6 +30,8 @@ struct Epilogue {
   T hi;
   bool adds = false;
   std::ptrdiff_t addend = 0;  // elements from a place of y to the value that is added there
+  bool gates = false;
+  std::ptrdiff_t gate = 0;  // likewise: where that value is not positive, the result is 0
 };
 
 // y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null

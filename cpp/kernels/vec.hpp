@@ -120,6 +120,12 @@ STRIATE_INLINE Vec<T> at_most(Vec<T> v, Vec<T> hi) {
   return v > hi ? hi : v;
 }
 
+// v, and 0 where y is not positive: the gradient of a ReLU that gave y; a NaN of y lets it pass.
+template <class T>
+STRIATE_INLINE Vec<T> where_positive(Vec<T> y, Vec<T> v) {
+  return y <= Vec<T>{} ? Vec<T>{} : v;
+}
+
 // All bits set in the first n lanes.
 #if defined(__AVX2__) && !defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
 template <class T>

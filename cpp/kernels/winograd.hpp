@@ -37,6 +37,8 @@ struct WinogradTarget {
   float lo, hi;
   bool adds = false;
   std::ptrdiff_t addend = 0;  // values from a place of y to the value that is added there, before the clamp
+  bool gates = false;
+  std::ptrdiff_t gate = 0;  // likewise: where that value is not positive, the result is 0
 };
 
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);

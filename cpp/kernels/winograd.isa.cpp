@@ -265,6 +265,12 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
         if (to.adds) {
           const float* const addend = column + i * to.stride_h + to.addend;
           value += kWhole ? load(addend) : load_partial(addend, left);
+          __builtin_prefetch(addend + kLine);
+        }
+        if (to.gates) {
+          const float* const gate = column + i * to.stride_h + to.gate;
+          value = where_positive<float>(kWhole ? load(gate) : load_partial(gate, left), value);
+          __builtin_prefetch(gate + kLine);
         }
         if (to.clamps) {
           value = at_most<float>(at_least<float>(value, broadcast(to.lo)), broadcast(to.hi));

@@ -507,7 +507,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     }
     return list;
   });
-  const bool is_zero_without_taps = tail.bias == nullptr && !tail.clamps;
+  const bool is_zero_without_taps = tail.bias == nullptr && !tail.clamps && !tail.adds;
   if (is_zero_without_taps && std::any_of(phases.begin(), phases.end(), [](const Phase& p) { return p.taps.empty(); })) {
     fill_zero(grad_x);
   }
@@ -650,15 +650,15 @@ Array delivered(const Array& y, const Fused& fused) {
   return *fused.into;
 }
 
-// fused.add as y lies in memory.
-Array dense_addend(const char* op, const Fused& fused, const Array& y) {
-  if (fused.add == nullptr) {
+// A second operand of what follows, as y lies in memory.
+Array dense_operand(const char* op, const char* what, const Array* operand, const Array& y) {
+  if (operand == nullptr) {
     return {};
   }
-  check_same_dtype(op, y, *fused.add);
-  check(fused.add->shape() == y.shape(), op, ": expected an addend of the result's shape ", y.shape(), ", got ",
-        fused.add->shape(), "; broadcast it first");
-  return relayout(*fused.add, Layout::channels_last);
+  check_same_dtype(op, y, *operand);
+  check(operand->shape() == y.shape(), op, ": expected ", what, " of the result's shape ", y.shape(), ", got ",
+        operand->shape(), "; broadcast it first");
+  return relayout(*operand, Layout::channels_last);
 }
 
 Array dense_bias(const Fused& fused) {
@@ -683,14 +683,14 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
     Fused first = fused;
     first.clamps = clamps_sums(fused);
     const Array y = depthwise_conv(op, x, weight, first, params, sums);
-    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
+    Finish(fused, y, dense_operand(op, "an addend", fused.add, y), false).run(y);
     return delivered(y, fused);
   }
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank());
   const Array y = make_result(op, x.dtype(), y_shape, fused, true);
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
-    const Array addend = dense_addend(op, fused, y);
+    const Array addend = dense_operand(op, "an addend", fused.add, y);
     const Finish finish(fused, y, addend, true);
     GemmTail tail = make_tail(fused, bias, fused.clamps);
     tail.finish = finish.is_empty() ? nullptr : &finish;
@@ -732,18 +732,41 @@ std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Exten
 }
 
 Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
-                      const ConvParams& params) {
+                      const ConvParams& params, const GradTail& grad_tail) {
   check_same_dtype(op, grad_y, weight);
   const Geometry geometry = make_geometry(op, x_shape, weight.shape(), params);
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x_shape.rank());
   check(grad_y.shape() == y_shape, op, ": expected grad_y of shape ", y_shape, ", got ", grad_y.shape(),
         "; it must match the output");
-  if (goes_by_groups(ConvPass::grad_input, geometry, x_shape, weight.shape(), grad_y.dtype())) {
-    return depthwise_conv_grad_input(op, grad_y, weight, x_shape, params);
+  const bool by_groups = goes_by_groups(ConvPass::grad_input, geometry, x_shape, weight.shape(), grad_y.dtype());
+  const Array grad_x = by_groups ? depthwise_conv_grad_input(op, grad_y, weight, x_shape, params)
+                                 : Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
+  const Array addend = dense_operand(op, "an addend", grad_tail.add, grad_x);
+  const Array relu = dense_operand(op, "the result of a ReLU", grad_tail.relu, grad_x);
+  const Finish finish(grad_x, grad_tail.add == nullptr ? nullptr : &addend, grad_tail.relu == nullptr ? nullptr : &relu);
+  if (by_groups) {
+    finish.run(grad_x);
+    return grad_x;
   }
-  const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
-  dispatch_float(op, grad_y.dtype(),
-                 [&](auto zero) { run_grad_input<decltype(zero)>(channels_last(grad_y), weight, grad_x, {}, geometry); });
+  dispatch_float(op, grad_y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    // Blocks of positions are copied line by line; phases do not write neighbours, and some may have no taps.
+    if (geometry.window.is_strided() || choose_block<T>(geometry).n_positions() > 0) {
+      run_grad_input<T>(channels_last(grad_y), weight, grad_x, {}, geometry);
+      finish.run(grad_x);
+      return;
+    }
+    GemmTail tail;
+    if (grad_tail.add != nullptr) {
+      tail.adds = true;
+      tail.addend = addend.data<T>() - grad_x.data<T>();
+    }
+    if (grad_tail.relu != nullptr) {
+      tail.gates = true;
+      tail.gate = relu.data<T>() - grad_x.data<T>();
+    }
+    run_grad_input<T>(channels_last(grad_y), weight, grad_x, tail, geometry);
+  });
   return grad_x;
 }
 
@@ -803,7 +826,7 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     run_grad_input<decltype(zero)>(channels_last(x), weight, y, make_tail(fused, bias, clamps_sums(fused)), geometry);
-    Finish(fused, y, dense_addend(op, fused, y), false).run(y);
+    Finish(fused, y, dense_operand(op, "an addend", fused.add, y), false).run(y);
   });
   return delivered(y, fused);
 }

@@ -9,29 +9,43 @@
 
 namespace striate {
 
-Finish::Finish(const Fused& fused, const Array& y, const Array& addend, bool kernels_add)
-    : item_bytes_(item_bytes(y.dtype())), type_(y.dtype() == DType::float64 ? MapType::f64 : MapType::f32) {
+Finish::Finish(const Array& y)
+    : item_bytes_(item_bytes(y.dtype())), type_(y.dtype() == DType::float64 ? MapType::f64 : MapType::f32) {}
+
+Finish::Finish(const Fused& fused, const Array& y, const Array& addend, bool kernels_add) : Finish(y) {
   const bool adds = fused.add != nullptr && (!kernels_add || fused.adds_last);
-  if (fused.add != nullptr) {
-    addend_bytes_ = addend.bytes() - y.bytes();
-  }
   if (adds && !fused.adds_last) {
-    append(find_map_op("add"), 0, 0, true);
+    append("add", y.bytes(), addend.bytes());
   }
   if (fused.map >= 0) {
-    append(fused.map, fused.a, fused.b, false);
+    append(fused.map, fused.a, fused.b);
   } else if (fused.clamps && adds && !fused.adds_last) {
-    append(find_map_op("clip"), fused.lo, fused.hi, false);
+    append(find_map_op("clip"), fused.lo, fused.hi);
   }
   if (adds && fused.adds_last) {
-    append(find_map_op("add"), 0, 0, true);
+    append("add", y.bytes(), addend.bytes());
   }
 }
 
-void Finish::append(int op, double a, double b, bool adds) {
+Finish::Finish(const Array& y, const Array* addend, const Array* relu) : Finish(y) {
+  if (addend != nullptr) {
+    append("add", y.bytes(), addend->bytes());
+  }
+  if (relu != nullptr) {
+    append("relu_grad", y.bytes(), relu->bytes());
+  }
+}
+
+void Finish::append(int op, double a, double b) {
   auto* const fn = kernels().maps.map[op][static_cast<int>(type_)];
   check<DTypeError>(fn != nullptr, map_info(op).name, ": expected an operator of floating-point tensors, got none of them");
-  steps_[n_steps_++] = {.fn = fn, .a = a, .b = b, .adds = adds};
+  steps_[n_steps_++] = {.fn = fn, .a = a, .b = b, .is_binary = false, .other = 0};
+}
+
+void Finish::append(const char* op, const std::byte* y, const std::byte* other) {
+  append(find_map_op(op), 0, 0);
+  steps_[n_steps_ - 1].is_binary = true;
+  steps_[n_steps_ - 1].other = other - y;
 }
 
 void Finish::run(void* y, std::ptrdiff_t n) const {
@@ -49,8 +63,8 @@ void Finish::run(void* y, std::ptrdiff_t n) const {
       run.y = at;
       run.x[0] = strip;
       run.x_step[0] = 1;
-      if (step.adds) {
-        run.x[1] = at + addend_bytes_;
+      if (step.is_binary) {
+        run.x[1] = at + step.other;
         run.x_step[1] = 1;
       }
       run.a = step.a;

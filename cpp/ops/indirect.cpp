@@ -253,8 +253,18 @@ class Asking {
  public:
   Asking(const Gemm<T>& gemm, bool streams, std::ptrdiff_t panels)
       : x_bytes_(reads_lines(gemm) ? gemm.b->k * kBytes : 0),
-        y_bytes_(!streams && gemm.y.stride[2] == gemm.b->columns && panels == gemm.b->n_panels ? gemm.b->columns * kBytes
-                                                                                               : 0) {}
+        y_bytes_(gemm.y.stride[2] == gemm.b->columns && panels == gemm.b->n_panels ? gemm.b->columns * kBytes : 0),
+        asks_y_(!streams) {
+    if (gemm.tail.adds) {
+      sides_[n_sides_++] = gemm.tail.addend * kBytes;
+    }
+    if (gemm.tail.gates) {
+      sides_[n_sides_++] = gemm.tail.gate * kBytes;
+    }
+    if (streams && n_sides_ == 0) {
+      y_bytes_ = 0;
+    }
+  }
 
   // n_rows from x and y on, in n_steps.
   void start(const T* x, const T* y, std::ptrdiff_t n_rows, std::ptrdiff_t n_steps) {
@@ -269,7 +279,12 @@ class Asking {
       __builtin_prefetch(x_);
     }
     for (std::ptrdiff_t i = 0; i < n_y_; ++i, y_ += kAlignment) {
-      __builtin_prefetch(y_, 1);
+      if (asks_y_) {
+        __builtin_prefetch(y_, 1);
+      }
+      for (int side = 0; side < n_sides_; ++side) {
+        __builtin_prefetch(y_ + sides_[side]);
+      }
     }
   }
 
@@ -282,6 +297,9 @@ class Asking {
 
   std::ptrdiff_t x_bytes_;  // of a row
   std::ptrdiff_t y_bytes_;
+  bool asks_y_;
+  std::ptrdiff_t sides_[2] = {};  // bytes from a place of y to what the tail reads there
+  int n_sides_ = 0;
   std::ptrdiff_t n_x_ = 0;  // lines of a step
   std::ptrdiff_t n_y_ = 0;
   const char* x_ = nullptr;
@@ -319,7 +337,9 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
                        .lo = static_cast<T>(gemm.tail.lo),
                        .hi = static_cast<T>(gemm.tail.hi),
                        .adds = gemm.tail.adds,
-                       .addend = gemm.tail.addend};
+                       .addend = gemm.tail.addend,
+                       .gates = gemm.tail.gates,
+                       .gate = gemm.tail.gate};
   // Tiles of nearly equal height: a short last tile would waste the registers.
   const std::ptrdiff_t height = n_rows / n_tiles;
   const std::ptrdiff_t n_higher = n_rows % n_tiles;

@@ -131,8 +131,10 @@ struct GemmTail {
   bool clamps = false;
   double lo = 0;
   double hi = 0;
-  bool adds = false;               // before the clamp
-  std::ptrdiff_t addend = 0;       // elements from a place of the result to the value that is added there
+  bool adds = false;          // before the clamp
+  std::ptrdiff_t addend = 0;  // elements from a place of the result to the value that is added there
+  bool gates = false;
+  std::ptrdiff_t gate = 0;         // likewise: where that value is not positive, the result is 0
   const Finish* finish = nullptr;  // runs on every row of the result that is done, or null
   RowSums* sums = nullptr;         // told of rows that are done, where the product is the whole of `result`; or null
   const Array* result = nullptr;

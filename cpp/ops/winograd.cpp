@@ -164,7 +164,9 @@ void to_images(const TileGrid& grid, const Planes& products, const WinogradImage
                                 .lo = static_cast<float>(tail.lo),
                                 .hi = static_cast<float>(tail.hi),
                                 .adds = tail.adds,
-                                .addend = tail.addend};
+                                .addend = tail.addend,
+                                .gates = tail.gates,
+                                .gate = tail.gate};
     transform(products.source(grid, row + i), target, y.c);
     const bool is_line = target.stride_w == y.c;
     for (int p = 0; tail.finish != nullptr && p < target.h_end; ++p) {

@@ -94,13 +94,14 @@ ConvParams conv_params(const Attributes& a) {
   return params;
 }
 
-// Results 1 and 2 of a forward pass with `moments` are the mean and variance of the first.
+// Operands 2 and 3 of a data gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and
+// variance of the first.
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
   const std::string& op = a.op();
   if (ends_with(op, "_grad_input")) {
     return [op, params, shape = a.extents("x_shape")](Operands in, Results out) {
-      out[0] = conv_grad_input(op.c_str(), *in[0], *in[1], shape, params);
+      out[0] = conv_grad_input(op.c_str(), *in[0], *in[1], shape, params, {.add = given(in, 2), .relu = given(in, 3)});
     };
   }
   if (ends_with(op, "_grad_weight")) {

@@ -15,6 +15,9 @@ namespace {
 constexpr std::ptrdiff_t kMostFoldedBytes = std::ptrdiff_t{16} << 20;  // of a constant that was none
 
 bool is_convolution(const Node& node) { return node.op == "conv1d" || node.op == "conv2d" || node.op == "conv3d"; }
+bool is_data_gradient(const Node& node) {
+  return node.op == "conv1d_grad_input" || node.op == "conv2d_grad_input" || node.op == "conv3d_grad_input";
+}
 
 void set(Node& node, const char* name, Attribute value) {
   for (auto& [key, attribute] : node.attributes) {
@@ -33,6 +36,15 @@ bool has_dim(const Attribute& attribute) {
   }
   const auto* dim = attribute.as<Dim>();
   return dim != nullptr && !dim->is_constant();
+}
+
+bool is_strided(const Node& node) {
+  const Attribute* const stride = node.attribute("stride");
+  const auto* const sizes = stride == nullptr ? nullptr : stride->as<Attribute::List>();
+  return sizes != nullptr && std::any_of(sizes->begin(), sizes->end(), [](const Attribute& size) {
+           const auto* const n = size.as<std::int64_t>();
+           return n == nullptr || *n > 1;
+         });
 }
 
 double number_of(const Node& node, const char* name, double otherwise) {
@@ -55,6 +67,7 @@ class Rewrite {
     fold_batch_norm();
     fuse_followers();
     fuse_norm();
+    fuse_relu_grad();
     join_moments();
     fold_flatten();
     concat_in_place();
@@ -399,7 +412,55 @@ class Rewrite {
     }
   }
 
+  // The gradient of a ReLU behind a data gradient joins it. Behind the gradient of a maximum it goes before: a maximum and
+  // the value that it came from are one number.
+  void fuse_relu_grad() {
+    std::vector<std::size_t> found;
+    for (std::size_t i = 0; i < nodes_.size(); ++i) {
+      if (nodes_[i].op == "relu_grad") {
+        found.push_back(i);
+      }
+    }
+    for (std::size_t i : found) {
+      Node* before = private_maker(nodes_[i], 0);
+      const Node* const pool = before == nullptr || before->inputs.size() < 2 ? nullptr : maker(before->inputs[1]);
+      if (pool != nullptr && pool->op.ends_with("_taps") &&
+          before->op == pool->op.substr(0, pool->op.size() - 5) + "_grad" && pool->outputs[1] == before->inputs[1] &&
+          pool->inputs[0] == nodes_[i].inputs[1]) {
+        Node pool_grad = *before;
+        const ValueId passed = result_like(pool_grad.inputs[0]);
+        Node relu_grad{"relu_grad", nodes_[i].attributes, {pool_grad.inputs[0], pool->outputs[0]}, {passed}};
+        pool_grad.inputs[0] = passed;
+        pool_grad.outputs = nodes_[i].outputs;
+        nodes_[i] = std::move(pool_grad);
+        *before = std::move(relu_grad);
+        count();
+        i = static_cast<std::size_t>(before - nodes_.data());
+        before = private_maker(nodes_[i], 0);
+      }
+      Node& relu = nodes_[i];
+      if (before == nullptr || !is_data_gradient(*before) || before->inputs.size() > 3) {
+        continue;
+      }
+      Node fused = *before;
+      fused.inputs.resize(4, kNoValue);
+      fused.inputs[3] = relu.inputs[1];
+      fused.outputs = relu.outputs;
+      *before = {};
+      relu = std::move(fused);
+      count();
+    }
+  }
+
+  // Of two nodes that an addition may join; a data gradient with strides comes before one without, which adds where it
+  // stores.
+  static bool is_later(const Node& a, const Node& b) {
+    const bool differ = is_data_gradient(a) && is_data_gradient(b) && is_strided(a) != is_strided(b);
+    return differ ? is_strided(b) : &a > &b;
+  }
+
   // add(conv(…), x): the convolution takes the place of the addition, where x is known. Of two convolutions the later one.
+  // Likewise a data gradient.
   void fuse_add(Node& add) {
     Node* best = nullptr;
     ValueId addend = kNoValue;
@@ -408,10 +469,12 @@ class Rewrite {
       const ValueId other = add.inputs[1 - i];
       // Sizes that are equal in the record are equal in every pass: the addition made them guards.
       const Extents shape = values(value(add.outputs[0]).shape);
-      const bool fits = before != nullptr && is_convolution(*before) && before->inputs.size() < 4 &&
-                        values(value(other).shape) == shape && values(value(add.inputs[i]).shape) == shape &&
-                        value(other).dtype == value(add.outputs[0]).dtype && add.inputs[0] != add.inputs[1];
-      if (fits && (best == nullptr || before > best)) {
+      const bool fits =
+          before != nullptr &&
+          (is_convolution(*before) ? before->inputs.size() < 4 : is_data_gradient(*before) && before->inputs.size() == 2) &&
+          values(value(other).shape) == shape && values(value(add.inputs[i]).shape) == shape &&
+          value(other).dtype == value(add.outputs[0]).dtype && add.inputs[0] != add.inputs[1];
+      if (fits && (best == nullptr || is_later(*before, *best))) {
         best = before;
         addend = other;
       }
@@ -420,8 +483,9 @@ class Rewrite {
       return;
     }
     Node fused = *best;
-    fused.inputs.resize(4, kNoValue);
-    fused.inputs[3] = addend;
+    const std::size_t at = is_convolution(fused) ? 3 : 2;
+    fused.inputs.resize(at + 1, kNoValue);
+    fused.inputs[at] = addend;
     if (has_activation(fused)) {
       set(fused, "adds_last", true);
     }

@@ -57,7 +57,7 @@ const Operators& table() {
     for (const std::string axes : {"1d", "2d", "3d"}) {
       for (const std::string name : {"conv", "conv_transpose"}) {
         made[name + axes] = "xx???";
-        made[name + axes + "_grad_input"] = "xx";
+        made[name + axes + "_grad_input"] = name == "conv" ? "xx??" : "xx";
         made[name + axes + "_grad_weight"] = "xx";
       }
       for (const std::string name : {"max_pool", "adaptive_max_pool"}) {

@@ -236,6 +236,63 @@ def test_training_batch_norm_and_its_gradient(channels: int, kind: str) -> None:
             assert np.array_equal(a.numpy(), b.detach().numpy())
 
 
+def fused_gradients(function: Callable[..., Any], inputs: list[Tensor]) -> tuple[list[str], list[Any]]:
+    """Record gradients, fuse, run twice; return the operators and the results, which are the bits of eager calls."""
+    expected = function(*inputs)
+    with striate.autograd.record(inputs=inputs) as recording:
+        recording.returns(*function(*inputs))
+    program = striate._core.Program(striate._core.fuse(recording.graph))
+    for _ in range(2):
+        found = program.run([x._array for x in inputs], [])
+        for a, b in zip(found, expected, strict=True):
+            assert np.array_equal(a.numpy(), b.detach().numpy(), equal_nan=True)
+    return [node.op for node in program.graph.nodes], program.graph.nodes
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_addition_and_the_gradient_of_a_relu_join_a_data_gradient(name: str, dtype: type) -> None:
+    c, o, k, stride, groups, size = LAYERS[name]
+    x, weight = drawn(2, c, size, size), drawn(o, c // groups, k, k)
+    skip = drawn(2, c, size, size)
+    convolve = lambda y, w: ops.conv2d(y, w, stride=stride, padding=k // 2, groups=groups)  # noqa: E731
+    inputs = [x, weight, ops.clone(convolve(x, weight)), skip]
+    inputs = [ops.tensor(t.numpy().astype(dtype)) for t in inputs]
+    inputs[0].requires_grad_()
+
+    def branches(x: Tensor, w: Tensor, g: Tensor, skip: Tensor) -> tuple[Tensor, ...]:
+        y = ops.relu(x)
+        return striate.autograd.grad([convolve(y, w), y], [x], [g, skip])
+
+    def alone(x: Tensor, w: Tensor, g: Tensor, _: Tensor) -> tuple[Tensor, ...]:
+        return striate.autograd.grad([convolve(ops.relu(x), w)], [x], [g])
+
+    for function, operands in ((branches, [True, True]), (alone, [False, True])):
+        names, nodes = fused_gradients(function, inputs)
+        assert "relu_grad" not in names
+        assert "add" not in names
+        gradient = next(node for node in nodes if node.op == "conv2d_grad_input")
+        assert [i >= 0 for i in gradient.inputs[2:]] == operands
+
+
+@pytest.mark.parametrize("pool", [{"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}])
+def test_the_gradient_of_a_relu_goes_before_that_of_a_maximum(pool: dict[str, int]) -> None:
+    x, first, second = drawn(2, 5, 9, 8), drawn(16, 5, 3, 3), drawn(20, 16, 3, 3)
+
+    def gradients(x: Tensor, first: Tensor, second: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        y = ops.max_pool2d(ops.relu(ops.conv2d(x, first, padding=1)), **pool)
+        return striate.autograd.grad([ops.conv2d(y, second, padding=1)], [x, first, second], [g])
+
+    y = ops.conv2d(ops.max_pool2d(ops.conv2d(x, first, padding=1), **pool), second, padding=1)
+    inputs = [x, first, second, ops.clone(y)]
+    for i in range(3):
+        inputs[i].requires_grad_()
+    names, nodes = fused_gradients(gradients, inputs)
+    assert "relu_grad" not in names  # in the data gradient before the maximum's
+    gated = next(node for node in nodes if node.op == "conv2d_grad_input")
+    assert next(node for node in nodes if node.op == "max_pool2d_grad").inputs[0] == gated.outputs[0]
+
+
 def test_concatenation_is_written_in_place() -> None:
     a, b = drawn(8, 4, 3, 3), drawn(5, 4, 1, 1)
     up = drawn(4, 6, 2, 2)

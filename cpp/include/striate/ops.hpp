@@ -35,6 +35,13 @@ struct Fused {
   const Array* into = nullptr;  // convolutions: memory of the result's shape, neighbouring channels, to write it to
 };
 
+// What may be fused behind a data gradient: y = acc + add, and 0 where `relu`, what a ReLU gave, is not positive: the
+// gradient of that ReLU. Both of the result's shape and dtype.
+struct GradTail {
+  const Array* add = nullptr;
+  const Array* relu = nullptr;
+};
+
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
 // the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
 // no dilation, one group or groups of 16 channels or more), else direct.
@@ -91,7 +98,7 @@ struct ConvVerdict {
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);
 // grad_y (N, O, *out) → grad_x (N, C, *spatial).
 [[nodiscard]] Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
-                                    const ConvParams& params);
+                                    const ConvParams& params, const GradTail& grad_tail = {});
 // → grad_weight (O, C / groups, *kernel), stored like a weight.
 [[nodiscard]] Array conv_grad_weight(const char* op, const Array& grad_y, const Array& x, const Extents& weight_shape,
                                      const ConvParams& params);

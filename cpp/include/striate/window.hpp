@@ -47,6 +47,7 @@ struct Window {
   [[nodiscard]] std::ptrdiff_t n_outputs() const { return axis[0].out * axis[1].out * axis[2].out; }
   [[nodiscard]] std::ptrdiff_t n_inputs() const { return axis[0].in * axis[1].in * axis[2].in; }
   [[nodiscard]] bool is_padded() const { return axis[0].is_padded() || axis[1].is_padded() || axis[2].is_padded(); }
+  [[nodiscard]] bool is_strided() const { return axis[0].stride > 1 || axis[1].stride > 1 || axis[2].stride > 1; }
 };
 
 enum class Padding : std::uint8_t { explicit_, same, valid };

@@ -294,6 +294,9 @@ def _fused(node: Any) -> tuple[str, ...]:
             fused.append("in place")
         if a.get("moments"):
             fused.append("moments")
+    elif node.op.endswith("_grad_input"):
+        given = [i >= 0 for i in node.inputs[2:]] + [False] * 2
+        fused = [name for name, is_given in zip(("add", "relu_grad"), given[:2], strict=True) if is_given]
     elif node.op.startswith("batch_norm"):
         if (node.op == "batch_norm_training" and len(node.inputs) > 3) or (
             node.op == "batch_norm_eval" and len(node.inputs) > 5
