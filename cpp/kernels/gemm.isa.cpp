@@ -464,6 +464,47 @@ bool all_finite(const T* x, std::ptrdiff_t n) {
   return sum == T(0);
 }
 
+// Contract: GemmKernels::overlap in table.hpp. What a whole vector writes beyond its pixel, the next pixel overwrites.
+template <class T>
+void overlap(const T* s, const Overlap<T>& how, T* y, std::ptrdiff_t y_stride, std::ptrdiff_t n_pixels) {
+  constexpr std::ptrdiff_t W = kWidth<T>;
+  const Overlap<T> o = how;
+  const Vec<T> bias = o.bias == nullptr ? Vec<T>{} : load_partial(o.bias, o.channels);
+  const Vec<T> lo = broadcast(o.lo);
+  const Vec<T> hi = broadcast(o.hi);
+  const std::ptrdiff_t step = (o.stride - o.kernel) * o.channels;  // from tap q of j to tap q + stride of j − 1
+  const std::ptrdiff_t whole = y_stride == o.channels ? n_pixels - (W + o.channels - 1) / o.channels : -1;
+  const std::ptrdiff_t n_full = o.kernel / o.stride;  // taps of a pixel, or one more
+  const std::ptrdiff_t n_rest = o.kernel % o.stride;
+  std::ptrdiff_t q = o.pad % o.stride;  // the first tap of a pixel, and its j
+  std::ptrdiff_t j = o.pad / o.stride;
+  const T* from = s + (j * o.kernel + q) * o.channels;
+  for (std::ptrdiff_t w = 0; w < n_pixels; ++w, y += y_stride) {
+    const std::ptrdiff_t n_beyond = j < o.n ? 0 : j - o.n + 1;
+    std::ptrdiff_t n_terms = n_full + (q < n_rest ? 1 : 0);
+    n_terms = (n_terms < j + 1 ? n_terms : j + 1) - n_beyond;
+    const T* term = from + n_beyond * step;
+    Vec<T> sum = bias;
+    for (; n_terms > 0; --n_terms, term += step) {
+      sum += load(term);
+    }
+    if (o.clamps) {
+      sum = at_most<T>(at_least<T>(sum, lo), hi);
+    }
+    if (w <= whole) {
+      store(y, sum);
+    } else {
+      store_partial(y, sum, o.channels);
+    }
+    from += o.channels;
+    if (++q == o.stride) {
+      q = 0;
+      ++j;
+      from -= step;
+    }
+  }
+}
+
 template <class T, int MR, int NV>
 void fill_tile(GemmKernels<T>& table) {
   table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
@@ -500,6 +541,7 @@ void fill(GemmKernels<T>& table) {
   table.pack = pack<T>;
   table.pack_lanes = pack_lanes<T>;
   table.all_finite = all_finite<T>;
+  table.overlap = overlap<T>;
   fill_tile<T, kRows, kVectors>(table);
   fill_narrow<T, kNarrowRows>(table);
   fill_row<T, kMaxRowPanels>(table);

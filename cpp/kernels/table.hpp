@@ -59,6 +59,16 @@ using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
                            std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols,
                            bool adds);
 
+// How runs of kernel · channels values, one for each of n positions, overlap in a line: y[w·y_stride + i] = clamp(bias[i] +
+// Σ s[(j·kernel + q)·channels + i]) over all q < kernel and j < n with j·stride + q = w + pad, in rising order of q.
+template <class T>
+struct Overlap {
+  std::ptrdiff_t n, kernel, stride, pad, channels;  // channels ≤ a vector's width
+  const T* bias;                                    // or null
+  bool clamps;
+  T lo, hi;
+};
+
 template <class T>
 struct GemmKernels {
   int width;                                          // lanes of a vector
@@ -77,6 +87,8 @@ struct GemmKernels {
   bool (*pack)(const T* w, std::ptrdiff_t stride_k, std::ptrdiff_t stride_n, std::ptrdiff_t k, std::ptrdiff_t n_cols,
                std::ptrdiff_t columns, T* b);
   bool (*all_finite)(const T* x, std::ptrdiff_t n);
+  // A line of n_pixels; whole vectors of s are read.
+  void (*overlap)(const T* s, const Overlap<T>& how, T* y, std::ptrdiff_t y_stride, std::ptrdiff_t n_pixels);
 };
 
 // Measures of the machine itself. Streams read x (and z) and write y, n values, y aligned to 64 bytes.

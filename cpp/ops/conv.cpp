@@ -299,189 +299,40 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
   indirect_gemm(std::move(products));
 }
 
-// A block of neighbouring positions of grad_x that one row of a product computes.
-struct InputBlock {
-  Position size;   // a multiple of the stride
-  Position first;  // the least position of grad_y that a block at 0 reads
-  Position reach;  // positions of grad_y that it reads
-  [[nodiscard]] std::ptrdiff_t n_positions() const { return size[0] * size[1] * size[2]; }
-  [[nodiscard]] std::ptrdiff_t n_taps() const { return reach[0] * reach[1] * reach[2]; }
+// The positions of grad_x with one remainder by the strides: all see the same taps, so they are a plain convolution of
+// grad_y (sub-pixel decomposition).
+struct Phase {
+  Position first;
+  std::vector<Position> taps;
+  std::vector<Position> kernel_taps;  // positions in the kernel of the same
 };
 
-InputBlock make_block(const Window& window, const Position& size) {
-  InputBlock block{.size = size, .first = {}, .reach = {}};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    const WindowAxis& a = window.axis[axis];
-    const auto floor_div = [&](std::ptrdiff_t n) { return n >= 0 ? n / a.stride : -((a.stride - 1 - n) / a.stride); };
-    // Position i of the block is read by tap p of output (i + pad − p·dilation) / stride.
-    block.first[axis] = -floor_div((a.kernel - 1) * a.dilation - a.pad_begin);
-    block.reach[axis] = floor_div(size[axis] - 1 + a.pad_begin) - block.first[axis] + 1;
+// `by_lines`: along the width there is one phase, with the first tap of each line of the kernel.
+std::vector<Phase> make_phases(const Window& window, bool by_lines) {
+  Position stride = spatial(window, &WindowAxis::stride);
+  Position kernel = spatial(window, &WindowAxis::kernel);
+  if (by_lines) {
+    stride[2] = kernel[2] = 1;
   }
-  return block;
-}
-
-// The block for which lanes and multiplications by zero waste least, where the channels alone fill little of a vector (the
-// first layer of a network); a block of no positions where phases of their own are as good.
-template <class T>
-InputBlock choose_block(const Geometry& geometry) {
-  const GemmKernels<T>& kernel = kernels().gemm<T>();
-  const Window& window = geometry.window;
-  const auto lanes = [&](std::ptrdiff_t columns) { return (columns + kernel.width - 1) / kernel.width * kernel.width; };
-  double least = static_cast<double>(window.n_taps() * lanes(geometry.c));
-  for (const WindowAxis& axis : window.axis) {
-    least /= static_cast<double>(axis.stride);
-  }
-  InputBlock best{};
-  if (geometry.groups > 1 || geometry.c >= kernel.width || window.axis[0].stride > 1) {
-    return best;
-  }
-  constexpr std::ptrdiff_t kMostSide = 4;
-  for (std::ptrdiff_t h = window.axis[1].stride; h <= kMostSide; h += window.axis[1].stride) {
-    for (std::ptrdiff_t w = window.axis[2].stride; w <= kMostSide; w += window.axis[2].stride) {
-      const InputBlock block = make_block(window, {1, h, w});
-      const std::ptrdiff_t columns = block.n_positions() * geometry.c;
-      const double cost = static_cast<double>(block.n_taps() * lanes(columns)) / static_cast<double>(block.n_positions());
-      if (columns <= kernel.vectors * kernel.width && cost < least) {
-        least = cost;
-        best = block;
-      }
-    }
-  }
-  return best;
-}
-
-// The data gradient by blocks: the products' filters are zero where a tap of the block does not reach a position. Returns
-// false where those zeros may have met a value that is not finite.
-template <class T>
-bool ran_by_blocks(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
-                   const Geometry& geometry, const InputBlock& block) {
-  const Window& window = geometry.window;
-  const std::ptrdiff_t c = geometry.c;
-  const std::ptrdiff_t columns = block.n_positions() * c;
-  std::uint64_t key = derived_key(ConvPass::grad_input, block.size[1], block.size[2]);
-  for (const WindowAxis& axis : window.axis) {
-    key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
-  }
-  const auto packed = cached<T>(weight, key, [&] {
-    const Array dense = dense_weight(weight);
-    const Position weight_stride = spatial_strides(dense);
-    const Buffer<T> filters(block.n_taps() * geometry.o * columns);
-    std::fill_n(filters.data(), block.n_taps() * geometry.o * columns, T(0));
-    std::vector<std::ptrdiff_t> offsets;
-    for (std::ptrdiff_t t = 0; t < block.n_taps(); ++t) {
-      offsets.push_back(t * geometry.o * columns);
-      const Position tap{block.first[0] + t / (block.reach[1] * block.reach[2]),
-                         block.first[1] + t / block.reach[2] % block.reach[1], block.first[2] + t % block.reach[2]};
-      for (std::ptrdiff_t i = 0; i < block.n_positions(); ++i) {
-        const Position position{0, i / block.size[2], i % block.size[2]};
-        std::ptrdiff_t from = 0;
-        bool reaches = true;
-        for (std::size_t axis = 0; axis < 3; ++axis) {
-          const WindowAxis& a = window.axis[axis];
-          const std::ptrdiff_t distance = position[axis] + a.pad_begin - tap[axis] * a.stride;
-          reaches = reaches && distance >= 0 && distance % a.dilation == 0 && distance / a.dilation < a.kernel;
-          from += distance / a.dilation * weight_stride[axis];
-        }
-        for (std::ptrdiff_t o = 0; reaches && o < geometry.o; ++o) {
-          std::copy_n(dense.data<T>() + o * dense.stride(0) + from, c,
-                      filters.data() + (t * geometry.o + o) * columns + i * c);
-        }
-      }
-    }
-    return PackedList<T>{pack<T>(filters.data(), offsets, geometry.o, columns, columns, 1)};
-  });
-  const Position in = spatial(window, &WindowAxis::in);
-  Position grid{};
-  Position step{};
-  for (std::size_t axis = 0; axis < 3; ++axis) {
-    grid[axis] = (in[axis] + block.size[axis] - 1) / block.size[axis];
-    step[axis] = block.size[axis] / window.axis[axis].stride;
-  }
-  const Array blocks = Array::empty(grad_x.dtype(), {geometry.n, grid[0], grid[1], grid[2], columns});
-  const Buffer<T> bias(tail.bias == nullptr ? 0 : columns);
-  GemmTail block_tail = tail;
-  if (tail.bias != nullptr) {
-    for (std::ptrdiff_t i = 0; i < columns; ++i) {
-      bias[i] = static_cast<const T*>(tail.bias)[i % c];
-    }
-    block_tail.bias = bias.data();
-  }
-  Gemm<T> product{.a = {.x = grad_y.data<T>(),
-                        .stride_n = grad_y.stride(0),
-                        .stride = spatial_strides(grad_y),
-                        .in = spatial(window, &WindowAxis::out),
-                        .n = geometry.n,
-                        .grid = grid,
-                        .step = step,
-                        .taps = {}},
-                  .b = (*packed)[0],
-                  .y = {.y = blocks.data<T>(),
-                        .stride_n = blocks.stride(0),
-                        .stride = {blocks.stride(1), blocks.stride(2), blocks.stride(3)}},
-                  .tail = block_tail};
-  for (std::ptrdiff_t t = 0; t < block.n_taps(); ++t) {
-    product.a.taps.push_back({block.first[0] + t / (block.reach[1] * block.reach[2]),
-                              block.first[1] + t / block.reach[2] % block.reach[1], block.first[2] + t % block.reach[2]});
-  }
-  indirect_gemm(std::vector<Gemm<T>>{std::move(product)});
-  const std::ptrdiff_t length = block.size[2] * c;  // of a block's line
-  const std::ptrdiff_t n_lines = geometry.n * in[0] * in[1];
-  const Partition lines(n_lines, std::max<std::ptrdiff_t>(1, 16384 / std::max<std::ptrdiff_t>(1, in[2] * c)));
-  const Buffer<std::uint8_t> is_finite(lines.n_parts);
-  parallel_for(lines.n_parts, [&](std::ptrdiff_t part) {
-    is_finite[part] = 1;
-    for (std::ptrdiff_t line = lines.begin(part); line < lines.end(part); ++line) {
-      const std::ptrdiff_t h = line % in[1];
-      const T* from =
-          blocks.data<T>() + (line / in[1] * grid[1] + h / block.size[1]) * grid[2] * columns + h % block.size[1] * length;
-      T* const to = grad_x.data<T>() + line * in[2] * c;
-      for (std::ptrdiff_t i = 0; i < in[2] * c; i += length, from += columns) {
-        std::copy_n(from, std::min(length, in[2] * c - i), to + i);
-      }
-      is_finite[part] &= static_cast<std::uint8_t>(kernels().gemm<T>().all_finite(to, in[2] * c));
-    }
-  });
-  return std::find(is_finite.data(), is_finite.data() + lines.n_parts, 0) == is_finite.data() + lines.n_parts;
-}
-
-// The data gradient, and the transposed convolution. Input positions fall into stride³ phases; all positions of one phase
-// see the same taps, so each phase is a plain convolution of grad_y (sub-pixel decomposition).
-template <class T>
-void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
-                    const Geometry& geometry) {
-  if (ran_winograd<T>(ConvPass::grad_input, grad_y, weight, grad_x, tail, geometry)) {
-    return;
-  }
-  if (const InputBlock block = choose_block<T>(geometry);
-      block.n_positions() > 0 && ran_by_blocks<T>(grad_y, weight, grad_x, tail, geometry, block)) {
-    return;
-  }
-  const Window& window = geometry.window;
-  struct Phase {
-    Position first;
-    std::vector<Position> taps;
-    std::vector<Position> kernel_taps;  // positions in the kernel of the same
-  };
   std::vector<Phase> phases;
-  const Position stride = spatial(window, &WindowAxis::stride);
-  std::uint64_t key = derived_key(ConvPass::grad_input, geometry.groups);
-  for (const WindowAxis& axis : window.axis) {
-    key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
-  }
   for (std::ptrdiff_t phase = 0; phase < stride[0] * stride[1] * stride[2]; ++phase) {
     Phase found{.first = {phase / (stride[1] * stride[2]), phase / stride[2] % stride[1], phase % stride[2]},
                 .taps = {},
                 .kernel_taps = {}};
     const auto steps = [&](std::size_t axis, std::ptrdiff_t tap, std::ptrdiff_t& position) {
+      if (by_lines && axis == 2) {
+        position = 0;
+        return true;
+      }
       const WindowAxis& a = window.axis[axis];
       const std::ptrdiff_t distance = found.first[axis] + a.pad_begin - tap * a.dilation;
       position = distance / a.stride;
       return distance % a.stride == 0;
     };
     Position at{};
-    for (std::ptrdiff_t d = 0; d < window.axis[0].kernel; ++d) {
-      for (std::ptrdiff_t p = 0; p < window.axis[1].kernel; ++p) {
-        for (std::ptrdiff_t q = 0; q < window.axis[2].kernel; ++q) {
+    for (std::ptrdiff_t d = 0; d < kernel[0]; ++d) {
+      for (std::ptrdiff_t p = 0; p < kernel[1]; ++p) {
+        for (std::ptrdiff_t q = 0; q < kernel[2]; ++q) {
           if (steps(0, d, at[0]) && steps(1, p, at[1]) && steps(2, q, at[2])) {
             found.taps.push_back(at);
             found.kernel_taps.push_back({d, p, q});
@@ -491,7 +342,18 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     }
     phases.push_back(std::move(found));
   }
-  const auto packed = cached<T>(weight, key, [&] {
+  return phases;
+}
+
+// The filters of phases, for each phase those of every group: `columns` neighbouring values of a tap, for all filters.
+template <class T>
+std::shared_ptr<const PackedList<T>> pack_phases(const Array& weight, const std::vector<Phase>& phases,
+                                                 const Geometry& geometry, std::ptrdiff_t columns) {
+  std::uint64_t key = derived_key(ConvPass::grad_input, geometry.groups, columns);
+  for (const WindowAxis& axis : geometry.window.axis) {
+    key = derived_key(key, axis.stride, axis.dilation, axis.pad_begin);
+  }
+  return cached<T>(weight, key, [&] {
     const Array dense = dense_weight(weight);
     const Position weight_stride = spatial_strides(dense);
     const std::ptrdiff_t ld = dense.stride(0);
@@ -502,27 +364,126 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
         offsets.push_back(tap[0] * weight_stride[0] + tap[1] * weight_stride[1] + tap[2] * weight_stride[2]);
       }
       for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-        list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, geometry.o, ld, geometry.c, 1));
+        list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, geometry.o, ld, columns, 1));
       }
     }
     return list;
   });
+}
+
+// Positions of grad_x of a phase.
+Position phase_grid(const Phase& phase, const Window& window, const Position& stride) {
+  Position grid{};
+  for (std::size_t axis = 0; axis < 3; ++axis) {
+    grid[axis] = std::max<std::ptrdiff_t>(0, (window.axis[axis].in - phase.first[axis] + stride[axis] - 1) / stride[axis]);
+  }
+  return grid;
+}
+
+// Whether the data gradient goes by lines of the kernel: where channels alone fill little of a vector (the first layers of
+// a network), and those of a line fill it better.
+template <class T>
+bool goes_by_lines(const Geometry& geometry) {
+  const std::ptrdiff_t lane = kernels().gemm<T>().width;
+  const WindowAxis& width = geometry.window.axis[2];
+  return geometry.groups == 1 && geometry.c < lane && width.dilation == 1 &&
+         width.kernel * round_up(geometry.c, lane) * width.in >
+             round_up(width.kernel * geometry.c, lane) * width.out * width.stride;
+}
+
+constexpr std::ptrdiff_t kPartValues = 1 << 19;  // that products give before they are added up: they stay in the caches
+
+// The data gradient by lines of the kernel: a product gives, for every position of grad_y, its part in a line of grad_x, a
+// run of kernel · C values; those of neighbours overlap, and are added up where they meet.
+template <class T>
+void run_by_lines(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
+                  const Geometry& geometry) {
+  const Window& window = geometry.window;
+  const WindowAxis& width = window.axis[2];
+  const std::ptrdiff_t c = geometry.c;
+  const std::ptrdiff_t columns = width.kernel * c;
+  const std::vector<Phase> phases = make_phases(window, true);
+  const auto packed = pack_phases<T>(weight, phases, geometry, columns);
+  Position stride = spatial(window, &WindowAxis::stride);
+  stride[2] = 1;
+  const Position strides = spatial_strides(grad_x);
+  const GemmKernels<T>& kernel = kernels().gemm<T>();
+  for (std::size_t i = 0; i < phases.size(); ++i) {
+    const Phase& phase = phases[i];
+    Position grid = phase_grid(phase, window, stride);
+    grid[2] = width.out;
+    const std::ptrdiff_t line_size = width.out * columns;
+    const std::ptrdiff_t image_size = grid[0] * grid[1] * line_size;
+    const Overlap<T> overlap{.n = phase.taps.empty() ? 0 : width.out,
+                             .kernel = width.kernel,
+                             .stride = width.stride,
+                             .pad = width.pad_begin,
+                             .channels = c,
+                             .bias = static_cast<const T*>(tail.bias),
+                             .clamps = tail.clamps,
+                             .lo = static_cast<T>(tail.lo),
+                             .hi = static_cast<T>(tail.hi)};
+    const Partition images(geometry.n, std::max<std::ptrdiff_t>(1, kPartValues / std::max<std::ptrdiff_t>(1, image_size)));
+    const Buffer<T> parts(std::min(images.part, geometry.n) * image_size + kernel.width);
+    for (std::ptrdiff_t some = 0; some < images.n_parts; ++some) {
+      const std::ptrdiff_t first = images.begin(some);
+      const std::ptrdiff_t n = images.end(some) - first;
+      if (!phase.taps.empty()) {
+        indirect_gemm(std::vector<Gemm<T>>{
+            {.a = {.x = grad_y.data<T>() + first * grad_y.stride(0),
+                   .stride_n = grad_y.stride(0),
+                   .stride = spatial_strides(grad_y),
+                   .in = spatial(window, &WindowAxis::out),
+                   .n = n,
+                   .grid = grid,
+                   .step = {1, 1, 1},
+                   .taps = phase.taps},
+             .b = (*packed)[i],
+             .y = {.y = parts.data(), .stride_n = image_size, .stride = {grid[1] * line_size, line_size, columns}},
+             .tail = {}}});
+      }
+      const Partition lines(n * grid[0] * grid[1],
+                            std::max<std::ptrdiff_t>(1, 16384 / std::max<std::ptrdiff_t>(1, line_size)));
+      parallel_for(lines.n_parts, [&](std::ptrdiff_t part) {
+        for (std::ptrdiff_t line = lines.begin(part); line < lines.end(part); ++line) {
+          const std::ptrdiff_t image = first + line / (grid[0] * grid[1]);
+          const std::ptrdiff_t d = phase.first[0] + line / grid[1] % grid[0] * stride[0];
+          const std::ptrdiff_t h = phase.first[1] + line % grid[1] * stride[1];
+          kernel.overlap(parts.data() + line * line_size, overlap,
+                         grad_x.data<T>() + image * grad_x.stride(0) + d * strides[0] + h * strides[1], strides[2],
+                         width.in);
+        }
+      });
+    }
+  }
+}
+
+// The data gradient, and the transposed convolution: a product for each phase.
+template <class T>
+void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
+                    const Geometry& geometry) {
+  if (ran_winograd<T>(ConvPass::grad_input, grad_y, weight, grad_x, tail, geometry)) {
+    return;
+  }
+  if (goes_by_lines<T>(geometry)) {
+    run_by_lines<T>(grad_y, weight, grad_x, tail, geometry);
+    return;
+  }
+  const Window& window = geometry.window;
+  const std::vector<Phase> phases = make_phases(window, false);
+  const auto packed = pack_phases<T>(weight, phases, geometry, geometry.c);
   const bool is_zero_without_taps = tail.bias == nullptr && !tail.clamps && !tail.adds;
   if (is_zero_without_taps && std::any_of(phases.begin(), phases.end(), [](const Phase& p) { return p.taps.empty(); })) {
     fill_zero(grad_x);
   }
+  const Position stride = spatial(window, &WindowAxis::stride);
   const Position strides = spatial_strides(grad_x);
   for (std::size_t i = 0; i < phases.size(); ++i) {
     const Phase& phase = phases[i];
     if (is_zero_without_taps && phase.taps.empty()) {
       continue;
     }
-    Position grid{};
-    std::ptrdiff_t offset = 0;
-    for (std::size_t axis = 0; axis < 3; ++axis) {
-      grid[axis] = std::max<std::ptrdiff_t>(0, (window.axis[axis].in - phase.first[axis] + stride[axis] - 1) / stride[axis]);
-      offset += phase.first[axis] * strides[axis];
-    }
+    const std::ptrdiff_t offset = phase.first[0] * strides[0] + phase.first[1] * strides[1] + phase.first[2] * strides[2];
     std::vector<Gemm<T>> products;
     for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
       GemmTail group_tail = tail;
@@ -534,7 +495,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
                                 .stride = spatial_strides(grad_y),
                                 .in = spatial(window, &WindowAxis::out),
                                 .n = geometry.n,
-                                .grid = grid,
+                                .grid = phase_grid(phase, window, stride),
                                 .step = {1, 1, 1},
                                 .taps = phase.taps},
                           .b = (*packed)[i * static_cast<std::size_t>(geometry.groups) + static_cast<std::size_t>(g)],
@@ -750,8 +711,8 @@ Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, 
   }
   dispatch_float(op, grad_y.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    // Blocks of positions are copied line by line; phases do not write neighbours, and some may have no taps.
-    if (geometry.window.is_strided() || choose_block<T>(geometry).n_positions() > 0) {
+    // Lines are added up; phases do not write neighbours, and some may have no taps.
+    if (geometry.window.is_strided() || goes_by_lines<T>(geometry)) {
       run_grad_input<T>(channels_last(grad_y), weight, grad_x, {}, geometry);
       finish.run(grad_x);
       return;
@@ -818,11 +779,7 @@ Array conv_transpose(const char* op, const Array& x, const Array& weight, const 
   const Geometry geometry = make_transposed_geometry(op, x.shape(), weight.shape(), params, output_padding);
   check_bias(op, fused.bias, x, geometry.c * geometry.groups);
   const Extents y_shape = output_shape(geometry.n, geometry.c * geometry.groups, geometry.window, &WindowAxis::in, x.rank());
-  // What follows goes over the whole result, and blocks of positions are copied line by line.
-  const bool takes_strides = fused.map < 0 && dispatch_float(op, x.dtype(), [&](auto zero) {
-                               return choose_block<decltype(zero)>(geometry).n_positions() == 0;
-                             });
-  const Array y = make_result(op, x.dtype(), y_shape, fused, takes_strides);
+  const Array y = make_result(op, x.dtype(), y_shape, fused, fused.map < 0);  // what follows goes over the whole result
   dispatch_float(op, x.dtype(), [&](auto zero) {
     const Array bias = dense_bias(fused);
     run_grad_input<decltype(zero)>(channels_last(x), weight, y, make_tail(fused, bias, clamps_sums(fused)), geometry);

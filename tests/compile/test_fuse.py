@@ -295,15 +295,17 @@ def test_the_gradient_of_a_relu_goes_before_that_of_a_maximum(pool: dict[str, in
 
 def test_concatenation_is_written_in_place() -> None:
     a, b = drawn(8, 4, 3, 3), drawn(5, 4, 1, 1)
-    up = drawn(4, 6, 2, 2)
+    up, wide_up = drawn(4, 6, 2, 2), drawn(4, 3, 5, 5)
 
     def fire(x: Tensor) -> Tensor:
         return ops.cat([ops.relu(ops.conv2d(x, a, padding=1)), ops.silu(ops.conv2d(x, b)), x], dim=1)
 
     def with_a_skip(x: Tensor) -> tuple[Tensor, ...]:
         y = ops.relu(ops.conv2d(x, a, padding=1))
-        z = ops.conv_transpose2d(ops.max_pool2d(x, 2), up, stride=2)
-        joined = ops.cat([y, z], dim=1)
+        pooled = ops.max_pool2d(x, 2)
+        z = ops.conv_transpose2d(pooled, up, stride=2)
+        few = ops.conv_transpose2d(pooled, wide_up, stride=2, padding=2, output_padding=1)
+        joined = ops.cat([y, few, z], dim=1)
         return joined, ops.max_pool2d(y, 2), y + 1.0
 
     x = drawn(2, 4, 8, 8)
