@@ -134,11 +134,34 @@ void apply_rows(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrd
   }
 }
 
+// Stores n rows past the caches, some at a time: f(first, rows, to) computes them in near memory.
+template <class T, class F>
+STRIATE_INLINE void stream_rows(std::ptrdiff_t n, std::ptrdiff_t channels, T* y, F&& f) {
+  alignas(64) T near[kMostStreamed];
+  const std::ptrdiff_t each = kMostStreamed / channels;
+  for (std::ptrdiff_t first = 0; first < n; first += each) {
+    const std::ptrdiff_t rows = n - first < each ? n - first : each;
+    f(first, rows, near);
+    T* const to = y + first * channels;
+    for (std::ptrdiff_t i = 0; i < rows * channels; i += kWidth<T>) {
+      store_stream<T>(to + i, load(near + i));
+    }
+  }
+}
+
 template <class T>
 void apply(const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n, std::ptrdiff_t channels, const T* mean, const T* scale,
-           const T* bias, const T* z, std::ptrdiff_t z_stride, bool has_relu, T most, T* y, std::ptrdiff_t y_stride) {
+           const T* bias, const T* z, std::ptrdiff_t z_stride, bool has_relu, T most, T* y, std::ptrdiff_t y_stride,
+           bool streams) {
   const auto run = z != nullptr ? (has_relu ? apply_rows<T, true, true> : apply_rows<T, true, false>)
                                 : (has_relu ? apply_rows<T, false, true> : apply_rows<T, false, false>);
+  if (streams) {
+    stream_rows(n, channels, y, [&](std::ptrdiff_t first, std::ptrdiff_t rows, T* to) {
+      run(x + first * x_stride, x_stride, rows, channels, mean, scale, bias, z == nullptr ? nullptr : z + first * z_stride,
+          z_stride, most, to, channels);
+    });
+    return;
+  }
   run(x, x_stride, n, channels, mean, scale, bias, z, z_stride, most, y, y_stride);
 }
 
@@ -222,9 +245,16 @@ void grad_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x
 template <class T>
 void grad(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
           std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T most, const T* a, const T* b, const T* k,
-          T* grad_x, std::ptrdiff_t grad_x_stride) {
-  (scale != nullptr ? grad_rows<T, true> : grad_rows<T, false>)(g, g_stride, x, x_stride, n, channels, mean, scale, bias,
-                                                                most, a, b, k, grad_x, grad_x_stride);
+          T* grad_x, std::ptrdiff_t grad_x_stride, bool streams) {
+  const auto run = scale != nullptr ? grad_rows<T, true> : grad_rows<T, false>;
+  if (streams) {
+    stream_rows(n, channels, grad_x, [&](std::ptrdiff_t first, std::ptrdiff_t rows, T* to) {
+      run(g + first * g_stride, g_stride, x + first * x_stride, x_stride, rows, channels, mean, scale, bias, most, a, b, k,
+          to, channels);
+    });
+    return;
+  }
+  run(g, g_stride, x, x_stride, n, channels, mean, scale, bias, most, a, b, k, grad_x, grad_x_stride);
 }
 
 template <class T>

@@ -145,7 +145,7 @@ GroupNormed layer_norm(const char* op, const Array& x, int n_axes, const Array* 
           scales[i] = weight != nullptr ? s * w.data<T>()[i] : s;
         }
         kernel.apply(in, length, 1, length, means, scales, shift.data(), nullptr, 0, false, T(0), y.data<T>() + row * length,
-                     length);
+                     length, false);
       }
     });
     return GroupNormed{y, mean, invstd};
@@ -190,7 +190,7 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
         std::fill_n(a, length, mean.data<T>()[row]);
         std::fill_n(b, length, s);
         kernel.apply(rows.array.data<T>() + row * length, length, 1, length, a, b, zeros, nullptr, 0, false, T(0), normal,
-                     length);
+                     length, false);
         kernel.sums(g_row, length, normal, length, 1, length, zeros, nullptr, nullptr, T(0), sums, sums + length);
         for (std::ptrdiff_t i = 0; i < length; ++i) {
           wg[i] = weight != nullptr ? w.data<T>()[i] * g_row[i] : g_row[i];
@@ -201,7 +201,7 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
         std::fill_n(b, length, -s * (lanes[kLane] / n));
         std::fill_n(k, length, -s * (lanes[0] / n));
         kernel.grad(wg, length, normal, length, 1, length, zeros, nullptr, nullptr, T(0), a, b, k,
-                    grad_x.data<T>() + row * length, length);
+                    grad_x.data<T>() + row * length, length, false);
       }
     });
     for (std::ptrdiff_t step = 1; step < tiles.n_parts; step *= 2) {
