@@ -359,22 +359,8 @@ bool pack_lanes(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, st
       continue;
     }
     const T* from = x[k] + offset;
-    if (panel % W == 0) {
-      for (std::ptrdiff_t first = 0; first < n_cols; first += panel, from += panel, to += panel_stride) {
-        copy_finite<T>(from, to, panel < n_cols - first ? panel : n_cols - first, zeros);
-      }
-      continue;
-    }
-    // What a whole vector writes beyond its panel, the next row overwrites.
-    for (std::ptrdiff_t left = n_cols; left > 0; left -= panel, from += panel, to += panel_stride) {
-      for (std::ptrdiff_t n = 0; n < panel && n < left; n += W) {
-        const Vec<T> value = n + W <= left ? load(from + n) : load_partial(from + n, left - n);
-        store(to + n, value);
-        zeros[0] += value * Vec<T>{};
-        Vec<T> swapped = zeros[0];
-        zeros[0] = zeros[1];
-        zeros[1] = swapped;
-      }
+    for (std::ptrdiff_t first = 0; first < n_cols; first += panel, from += panel, to += panel_stride) {
+      copy_finite<T>(from, to, panel < n_cols - first ? panel : n_cols - first, zeros);
     }
   }
   return are_zero<T>(zeros);

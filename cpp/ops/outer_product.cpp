@@ -8,8 +8,8 @@
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kOuterRows = 256;  // of a task of outer_product; where lanes are few, as many as fill kOuterSums
-constexpr std::ptrdiff_t kOuterLanes = 512;
+constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product; where lanes are few, as many as fill kOuterSums
+constexpr std::ptrdiff_t kOuterLanes = 256;
 constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kInPlaceValues = 8192;  // between the first and the last row of a chain
@@ -80,7 +80,7 @@ std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const std::ptrdiff_t rows = std::min(blocking.rows.part, blocking.rows.n_items);
   const std::ptrdiff_t lanes = std::min(blocking.lanes.part, blocking.lanes.n_items);
-  return ceil_div(rows, kernel.rows) * panel_stride<T>(kernel.rows) + ceil_div(lanes, panel) * panel_stride<T>(panel);
+  return kRowBlock * round_up(rows, kernel.width) + ceil_div(lanes, panel) * panel_stride<T>(panel);
 }
 
 // Cuts rows begin … end − 1 into register tiles of nearly equal height: f(first row, rows).
@@ -96,114 +96,44 @@ void each_tile(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t most_row
   }
 }
 
-// Asks for the rows of the next packing while this one is multiplied, a few lines at a time.
-template <class T>
-class AheadRows {
- public:
-  // n values from `offset` on of each of n_k rows, some of which may be null.
-  void add(const T* const* x, std::ptrdiff_t n_k, std::ptrdiff_t offset, std::ptrdiff_t n) {
-    spans_[n_spans_++] = {x, n_k, offset, ceil_div(n * static_cast<std::ptrdiff_t>(sizeof(T)), kAlignment)};
-  }
-  void start(std::ptrdiff_t n_turns) {
-    std::ptrdiff_t n_lines = 0;
-    for (int i = 0; i < n_spans_; ++i) {
-      n_lines += spans_[i].n_rows * spans_[i].n_lines;
-    }
-    lines_a_turn_ = ceil_div(n_lines, n_turns);
-  }
-  void turn() {
-    std::ptrdiff_t n = lines_a_turn_;
-    while (n > 0) {
-      if (n_left_ == 0 && !next_row()) {
-        return;
-      }
-      const std::ptrdiff_t some = std::min(n, n_left_);
-      for (std::ptrdiff_t i = 0; i < some; ++i) {
-        __builtin_prefetch(line_ + i * kAlignment, 0, 2);
-      }
-      line_ += some * kAlignment;
-      n_left_ -= some;
-      n -= some;
-    }
-  }
-
- private:
-  struct Span {
-    const T* const* rows;
-    std::ptrdiff_t n_rows;
-    std::ptrdiff_t offset;
-    std::ptrdiff_t n_lines;  // of a row
-  };
-
-  bool next_row() {
-    while (n_spans_ > 0) {
-      Span& span = spans_[n_spans_ - 1];
-      for (; span.n_rows > 0; --span.n_rows) {
-        if (const T* const row = *span.rows++; row != nullptr) {
-          line_ = reinterpret_cast<const char*>(row + span.offset);
-          n_left_ = span.n_lines;
-          --span.n_rows;
-          return true;
-        }
-      }
-      --n_spans_;
-    }
-    lines_a_turn_ = 0;
-    return false;
-  }
-
-  Span spans_[2] = {};
-  int n_spans_ = 0;
-  std::ptrdiff_t lines_a_turn_ = 0;
-  const char* line_ = nullptr;
-  std::ptrdiff_t n_left_ = 0;  // lines of the row
-};
-
-// The packed operands of kRowBlock rows: panels of lanes, and panels as wide as a tile is high.
+// The packed operands of kRowBlock rows.
 template <class T>
 class OuterBlock {
  public:
   OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
       : task_(task),
         kernel_(kernel),
-        n_tiles_(ceil_div(task.tile_end - task.tile_begin, kernel.rows)),
-        height_(ceil_div(task.tile_end - task.tile_begin, n_tiles_)),
+        tiles_width_(round_up(task.tile_end - task.tile_begin, kernel.width)),
         panel_(kernel.vectors * kernel.width),
         tiles_(task.scratch),
-        lanes_(task.scratch + n_tiles_ * panel_stride<T>(height_)) {}
+        lanes_(task.scratch + kRowBlock * tiles_width_) {}
 
   // x[k] points to the operand's values; both return whether all are finite.
   bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
-    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, height_,
-                              panel_stride<T>(height_), tiles_);
+    return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, 0, tiles_);
   }
   bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
     return kernel_.pack_lanes(x, task_.lane_begin, n_k, task_.lane_end - task_.lane_begin, panel_, panel_stride<T>(panel_),
                               lanes_);
   }
-  [[nodiscard]] std::ptrdiff_t n_turns() const { return n_tiles_ * ceil_div(task_.lane_end - task_.lane_begin, panel_); }
-  void multiply(std::ptrdiff_t n_k, T* y, bool adds, AheadRows<T>& ahead) const {
+  void multiply(std::ptrdiff_t n_k, T* y, bool adds) const {
     const std::ptrdiff_t ld = task_.product.ld;
     const T* lanes = lanes_;
     for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
-      const std::ptrdiff_t n_vectors = ceil_div(n_cols, kernel_.width);
-      const T* tiles = tiles_;
-      for (std::ptrdiff_t i = task_.tile_begin; i < task_.tile_end; i += height_, tiles += panel_stride<T>(height_)) {
-        ahead.turn();
-        kernel_.outer[std::min(height_, task_.tile_end - i) - 1][n_vectors - 1](tiles, height_, lanes, panel_, n_k,
-                                                                                y + i * ld + j, ld, n_cols, adds);
-      }
+      each_tile(task_.tile_begin, task_.tile_end, kernel_.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
+        kernel_.outer[n_rows - 1][ceil_div(n_cols, kernel_.width) - 1](tiles_ + i - task_.tile_begin, tiles_width_, lanes,
+                                                                       panel_, n_k, y + i * ld + j, ld, n_cols, adds);
+      });
     }
   }
 
  private:
   const OuterTask<T>& task_;
   const GemmKernels<T>& kernel_;
-  std::ptrdiff_t n_tiles_;
-  std::ptrdiff_t height_;
+  std::ptrdiff_t tiles_width_;
   std::ptrdiff_t panel_;
-  T* tiles_;  // [tile][k][height_]
+  T* tiles_;  // [k][tiles_width_]
   T* lanes_;  // [panel][k][panel_]
 };
 
@@ -358,70 +288,41 @@ void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   const auto pack_b = [&](const T* const* x, std::ptrdiff_t n_k) {
     return product.swaps ? block.pack_tiles(x, n_k) : block.pack_lanes(x, n_k);
   };
-  const T* pointers[4][kRowBlock];
-  const T** a = pointers[0];
-  const T** b = pointers[1];
-  const T** next_a = pointers[2];
-  const T** next_b = pointers[3];
-  const auto n_k_of = [&](std::ptrdiff_t row) { return std::min(kRowBlock, task.row_end - row); };
-  const auto find_a = [&](std::ptrdiff_t row, std::ptrdiff_t tap, const T** x) {
-    return tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], RowIndex(row, product.a.grid), n_k_of(row),
-                        x);
-  };
-  const auto find_b = [&](std::ptrdiff_t row, const T** x) {
-    RowIndex index(row, product.a.grid);
-    for (std::ptrdiff_t k = 0; k < n_k_of(row); ++k) {
-      x[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
+  const T* a[kRowBlock];
+  const T* b[kRowBlock];
+  const T* a_inside[kRowBlock];
+  const T* b_inside[kRowBlock];
+  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += kRowBlock) {
+    const std::ptrdiff_t n_k = std::min(kRowBlock, task.row_end - row);
+    const RowIndex first(row, product.a.grid);
+    RowIndex index = first;
+    for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+      b[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
              index.i[2] * product.b_stride[2];
       index.next(product.a.grid);
     }
-  };
-  const std::ptrdiff_t n_tiles = task.tile_end - task.tile_begin;
-  const std::ptrdiff_t n_lanes = task.lane_end - task.lane_begin;
-  find_b(task.row_begin, b);
-  bool any_outside = find_a(task.row_begin, task.tap_begin, a);
-  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += kRowBlock) {
-    const std::ptrdiff_t n_k = n_k_of(row);
     const bool b_is_finite = pack_b(b, n_k);
     for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
       T* const y = task.y + tap * product.stride_t;
-      const bool adds = row > task.row_begin;
-      const bool is_last = tap + 1 == task.tap_end;
-      const std::ptrdiff_t next_row = is_last ? row + kRowBlock : row;
-      AheadRows<T> ahead;
-      bool next_outside = false;
-      if (next_row < task.row_end) {
-        next_outside = find_a(next_row, is_last ? task.tap_begin : tap + 1, next_a);
-        ahead.add(next_a, n_k_of(next_row), product.swaps ? task.lane_begin : task.tile_begin, product.swaps ? n_lanes : n_tiles);
-        if (is_last) {
-          find_b(next_row, next_b);
-          ahead.add(next_b, n_k_of(next_row), product.swaps ? task.tile_begin : task.lane_begin, product.swaps ? n_tiles : n_lanes);
-        }
-        ahead.start(block.n_turns());
-      }
+      const bool any_outside = tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], first, n_k, a);
       if (!any_outside || b_is_finite) {
         pack_a(a, n_k);
-        block.multiply(n_k, y, adds, ahead);
-      } else {
-        // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
-        const T* a_inside[kRowBlock];
-        const T* b_inside[kRowBlock];
-        std::ptrdiff_t n_inside = 0;
-        for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-          if (a[k] != nullptr) {
-            a_inside[n_inside] = a[k];
-            b_inside[n_inside++] = b[k];
-          }
-        }
-        pack_a(a_inside, n_inside);
-        pack_b(b_inside, n_inside);
-        block.multiply(n_inside, y, adds, ahead);
-        pack_b(b, n_k);
+        block.multiply(n_k, y, row > task.row_begin);
+        continue;
       }
-      std::swap(a, next_a);
-      any_outside = next_outside;
+      // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
+      std::ptrdiff_t n_inside = 0;
+      for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+        if (a[k] != nullptr) {
+          a_inside[n_inside] = a[k];
+          b_inside[n_inside++] = b[k];
+        }
+      }
+      pack_a(a_inside, n_inside);
+      pack_b(b_inside, n_inside);
+      block.multiply(n_inside, y, row > task.row_begin);
+      pack_b(b, n_k);
     }
-    std::swap(b, next_b);
   }
 }
 
