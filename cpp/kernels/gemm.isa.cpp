@@ -246,35 +246,69 @@ void gemm_row(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const 
   }
 }
 
-// Contract: OuterTile in table.hpp. The sum over k starts at zero and is added to y once: blocks of k form a shallow tree.
+// acc += the outer product of a and b.
 template <class T, int MR, int NV>
-void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
-                std::ptrdiff_t n_cols, bool adds) {
+STRIATE_INLINE void outer_step(const T* a, const T* b, Vec<T> (&acc)[MR][NV]) {
   constexpr int W = kWidth<T>;
+  Vec<T> column[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    column[v] = load(b + v * W);
+  }
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) {
+    const Vec<T> value = broadcast(a[m]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[m][v] = fma<T>(value, column[v], acc[m][v]);
+    }
+  }
+}
+
+// The sum over k starts at zero and is added to y once: blocks of k form a shallow tree. Small tiles go along k in two
+// chains, as one of few multiply-adds would wait for itself.
+template <class T, int MR, int NV>
+STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds) {
+  constexpr int W = kWidth<T>;
+  constexpr bool kTwoChains = 2 * MR * NV <= kRows * kVectors;
   Vec<T> acc[MR][NV];
+  [[maybe_unused]] Vec<T> other[MR][NV];
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
       acc[m][v] = Vec<T>{};
+      other[m][v] = Vec<T>{};
     }
   }
-  for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-    Vec<T> column[NV];
-#pragma GCC unroll 4
-    for (int v = 0; v < NV; ++v) {
-      column[v] = load(b + v * W);
-    }
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) {
-      const Vec<T> value = broadcast(a[m]);
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) {
-        acc[m][v] = fma<T>(value, column[v], acc[m][v]);
+  const std::ptrdiff_t lda = rows.lda;
+  const std::ptrdiff_t ldb = rows.ldb;
+  for (std::ptrdiff_t line = 0; line < rows.n_lines; ++line) {
+    const T* a = rows.a + line * rows.a_line;
+    const T* b = rows.b + line * rows.b_line;
+    std::ptrdiff_t k = rows.n_k;
+    if constexpr (kTwoChains) {
+      for (; k >= 2; k -= 2) {
+        outer_step<T, MR, NV>(a, b, acc);
+        outer_step<T, MR, NV>(a + lda, b + ldb, other);
+        a += 2 * lda;
+        b += 2 * ldb;
       }
     }
-    a += lda;
-    b += ldb;
+    for (; k > 0; --k) {
+      outer_step<T, MR, NV>(a, b, acc);
+      a += lda;
+      b += ldb;
+    }
+  }
+  if constexpr (kTwoChains) {
+#pragma GCC unroll 16
+    for (int m = 0; m < MR; ++m) {
+#pragma GCC unroll 4
+      for (int v = 0; v < NV; ++v) {
+        acc[m][v] += other[m][v];
+      }
+    }
   }
   const bool is_full = n_cols == NV * W;
   const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
@@ -302,6 +336,20 @@ void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, 
       store_partial(last, acc[m][NV - 1], left);
     }
   }
+}
+
+// Contract: OuterTile in table.hpp.
+template <class T, int MR, int NV>
+void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
+                std::ptrdiff_t n_cols, bool adds) {
+  outer_rows<T, MR, NV>({.a = a, .lda = lda, .b = b, .ldb = ldb, .n_k = n_k, .n_lines = 1, .a_line = 0, .b_line = 0}, y, ld,
+                        n_cols, adds);
+}
+
+// Contract: OuterLines in table.hpp.
+template <class T, int MR, int NV>
+void outer_lines(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds) {
+  outer_rows<T, MR, NV>(rows, y, ld, n_cols, adds);
 }
 
 // Copies n values and notes in `zeros`, by its lanes, whether all are finite: zeros, or NaN. Two chains, as one of additions
@@ -509,6 +557,7 @@ template <class T, int MR, int NV>
 void fill_tile(GemmKernels<T>& table) {
   table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
   table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
+  table.outer_lines[MR - 1][NV - 1] = outer_lines<T, MR, NV>;
   if constexpr (NV > 1) {
     fill_tile<T, MR, NV - 1>(table);
   } else if constexpr (MR > 1) {

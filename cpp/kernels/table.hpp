@@ -59,6 +59,21 @@ using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
                            std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols,
                            bool adds);
 
+// Likewise along n_k rows in each of n_lines lines, which are a_line and b_line values apart.
+template <class T>
+struct OuterRows {
+  const T* a;
+  std::ptrdiff_t lda;
+  const T* b;
+  std::ptrdiff_t ldb;
+  std::ptrdiff_t n_k;
+  std::ptrdiff_t n_lines;
+  std::ptrdiff_t a_line;
+  std::ptrdiff_t b_line;
+};
+template <class T>
+using OuterLines = void (*)(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds);
+
 // How runs of kernel · channels values, one for each of n positions, overlap in a line: y[w·y_stride + i] = clamp(bias[i] +
 // Σ s[(j·kernel + q)·channels + i]) over all q < kernel and j < n with j·stride + q = w + pad, in rising order of q.
 template <class T>
@@ -78,6 +93,7 @@ struct GemmKernels {
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
   GemmRow<T> row[kMaxRowPanels];                      // [panels − 1]; null for one
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
+  OuterLines<T> outer_lines[kMaxTileRows][kMaxTileVectors];
   // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride
   // apart. A null pointer reads as zeros. Returns whether all values are finite.
   bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,

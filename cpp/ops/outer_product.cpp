@@ -161,7 +161,7 @@ bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, 
   return any_outside;
 }
 
-// Rows that are multiplied where they lie, in one chain: so many that their lines stay in L1; 0 where a copy is better. A
+// Most rows that are multiplied where they lie, in one chain: so many that they stay in L1; 0 where a copy is better. A
 // copy of few values takes as long as their product; values that are far apart share cache sets.
 template <class T>
 std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
@@ -173,8 +173,8 @@ std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T
   if (distance > kMostDistance || !reads_only_lanes || product.a.is_padded()) {
     return 0;
   }
-  const std::ptrdiff_t rows = std::min(product.a.grid[2], kInPlaceValues / std::max<std::ptrdiff_t>(1, distance));
-  return rows < kLeastRows ? 0 : rows;
+  const std::ptrdiff_t rows = kInPlaceValues / std::max<std::ptrdiff_t>(1, distance);
+  return std::min(product.a.grid[2], rows) < kLeastRows ? 0 : rows;
 }
 
 // Lines of memory asked for a few at a time, while what they will meet is not yet needed.
@@ -223,16 +223,24 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const std::ptrdiff_t a_step = a.step[2] * a.stride[2];
   const std::ptrdiff_t b_step = product.b_stride[2];
+  const std::ptrdiff_t a_line = a.step[1] * a.stride[1];
+  const std::ptrdiff_t b_line = product.b_stride[1];
+  // Lines of an image, short ones several at a time, or a part of one.
   struct Chain {
     const T* a;
     const T* b;
     std::ptrdiff_t n_k;
+    std::ptrdiff_t n_lines = 1;
   };
   const auto chain_from = [&](std::ptrdiff_t row) {
     const RowIndex index(row, a.grid);
     Chain chain{.a = a.x + index.n * a.stride_n,
                 .b = product.b + index.n * product.b_stride_n,
                 .n_k = std::min({a.grid[2] - index.i[2], task.row_end - row, most_rows})};
+    if (chain.n_k == a.grid[2]) {
+      chain.n_lines = std::max<std::ptrdiff_t>(
+          1, std::min({a.grid[1] - index.i[1], (task.row_end - row) / chain.n_k, most_rows / 4 / chain.n_k}));
+    }
     for (std::size_t axis = 0; axis < 3; ++axis) {
       chain.a += index.i[axis] * a.step[axis] * a.stride[axis];
       chain.b += index.i[axis] * product.b_stride[axis];
@@ -247,12 +255,13 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
                                  ceil_div(task.tile_end - task.tile_begin, kernel.rows);
   Chain chain = chain_from(task.row_begin);
   for (std::ptrdiff_t row = task.row_begin; row < task.row_end;) {
-    const std::ptrdiff_t next = row + chain.n_k;
+    const std::ptrdiff_t next = row + chain.n_lines * chain.n_k;
     const Chain following = next < task.row_end ? chain_from(next) : Chain{};
     Ahead ahead;
     if (following.n_k > 0) {
-      ahead.add(following.b, following.n_k * b_step);
-      ahead.add(following.a + offset(task.tap_end - 1), following.n_k * a_step);
+      const std::ptrdiff_t n_k = following.n_lines * following.n_k;
+      ahead.add(following.b, n_k * b_step);
+      ahead.add(following.a + offset(task.tap_end - 1), n_k * a_step);
       ahead.start(n_turns);
     }
     for (std::ptrdiff_t t = task.tap_begin; t < task.tap_end; ++t) {
@@ -263,9 +272,24 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
         const std::ptrdiff_t n_cols = std::min(panel, task.lane_end - j);
         each_tile(task.tile_begin, task.tile_end, kernel.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
           ahead.turn();
-          kernel.outer[n_rows - 1][ceil_div(n_cols, kernel.width) - 1](
-              tiles + i, product.swaps ? b_step : a_step, lanes + j, product.swaps ? a_step : b_step, chain.n_k,
-              task.y + t * product.stride_t + i * product.ld + j, product.ld, n_cols, row > task.row_begin);
+          T* const y = task.y + t * product.stride_t + i * product.ld + j;
+          const std::ptrdiff_t lda = product.swaps ? b_step : a_step;
+          const std::ptrdiff_t ldb = product.swaps ? a_step : b_step;
+          const std::ptrdiff_t vectors = ceil_div(n_cols, kernel.width);
+          const bool adds = row > task.row_begin;
+          if (chain.n_lines == 1) {
+            kernel.outer[n_rows - 1][vectors - 1](tiles + i, lda, lanes + j, ldb, chain.n_k, y, product.ld, n_cols, adds);
+            return;
+          }
+          kernel.outer_lines[n_rows - 1][vectors - 1]({.a = tiles + i,
+                                                       .lda = lda,
+                                                       .b = lanes + j,
+                                                       .ldb = ldb,
+                                                       .n_k = chain.n_k,
+                                                       .n_lines = chain.n_lines,
+                                                       .a_line = product.swaps ? b_line : a_line,
+                                                       .b_line = product.swaps ? a_line : b_line},
+                                                      y, product.ld, n_cols, adds);
         });
       }
     }
