@@ -86,14 +86,28 @@ STRIATE_INLINE void max_block(const T* const* x, const std::int32_t* labels, std
 }
 
 // n channels, fewer than lanes, of one pixel.
-template <class T>
-STRIATE_INLINE void max_partial(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, std::ptrdiff_t n, T* y) {
+template <class T, class I>
+STRIATE_INLINE void max_partial(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n_taps, std::ptrdiff_t offset,
+                                std::ptrdiff_t n, T* y, I* index) {
+  constexpr bool kHasIndex = sizeof(I) < sizeof(double);
   Vec<T> best = load_partial(x[0] + offset, n);
+  Mask<T> at = kHasIndex ? broadcast_index<T>(labels[0]) : Mask<T>{};
   for (std::ptrdiff_t t = 1; t < n_taps; ++t) {
     const Vec<T> value = load_partial(x[t] + offset, n);
-    best = beats(value, best) ? value : best;
+    const Mask<T> wins = beats(value, best);
+    best = wins ? value : best;
+    if constexpr (kHasIndex) {
+      at = wins ? broadcast_index<T>(labels[t]) : at;
+    }
   }
   store_partial(y, best, n);
+  if constexpr (kHasIndex) {
+    I taken[kWidth<T>];
+    store_index<T, I>(taken, at);
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      index[i] = taken[i];
+    }
+  }
 }
 
 // I = double stands for "no index".
@@ -132,11 +146,9 @@ void max_row_any(const T* const* x, const std::int32_t* labels, std::ptrdiff_t n
       max_block<T, I, 1>(x, labels, n_taps, in + c, out + c, kHasIndex ? taken + c : taken, continues);
       c = channels;
     }
-    if constexpr (!kHasIndex) {
-      if (c < channels && !continues) {
-        max_partial(x, n_taps, in + c, channels - c, out + c);
-        continue;
-      }
+    if (c < channels && !continues) {
+      max_partial<T, I>(x, labels, n_taps, in + c, channels - c, out + c, kHasIndex ? taken + c : taken);
+      continue;
     }
     for (; c < channels; ++c) {
       T best = continues ? out[c] : x[0][in + c];
@@ -196,8 +208,15 @@ STRIATE_INLINE void select_block(const T* const* x, const I* const* index, const
 template <class T, class I>
 STRIATE_INLINE void select_wide(const T* const* x, const I* const* index, const std::int32_t* labels, std::ptrdiff_t n_taps,
                                 std::ptrdiff_t offset, std::ptrdiff_t index_offset, std::ptrdiff_t n, T* y, bool continues) {
+#if defined(__AVX512F__) && !defined(STRIATE_VEC_BYTES)
+  Vec<T> sum{};
+  if (continues) {
+    sum = load_partial(y, n);
+  }
+#else
   const Vec<T> before = load(y);
   Vec<T> sum = continues ? before : Vec<T>{};
+#endif
   for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
     const Mask<T> is_mine = load_index<T, I>(index[t] + index_offset) == broadcast_index<T>(labels[t]);
     sum += (Vec<T>)((Mask<T>)load(x[t] + offset) & is_mine);
@@ -211,6 +230,23 @@ STRIATE_INLINE void select_wide(const T* const* x, const I* const* index, const 
   }
   store(y, lane < broadcast_index<T>(static_cast<std::int32_t>(n)) ? sum : before);
 #endif
+}
+
+// Likewise where nothing lies behind them.
+template <class T, class I>
+STRIATE_INLINE void select_partial(const T* const* x, const I* const* index, const std::int32_t* labels,
+                                   std::ptrdiff_t n_taps, std::ptrdiff_t offset, std::ptrdiff_t index_offset,
+                                   std::ptrdiff_t n, T* y, bool continues) {
+  Vec<T> sum = continues ? load_partial(y, n) : Vec<T>{};
+  for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+    Mask<T> taken{};
+    for (std::ptrdiff_t i = 0; i < n; ++i) {
+      taken[i] = static_cast<std::int32_t>(index[t][index_offset + i]);
+    }
+    const Mask<T> is_mine = taken == broadcast_index<T>(labels[t]);
+    sum += (Vec<T>)((Mask<T>)load_partial(x[t] + offset, n) & is_mine);
+  }
+  store_partial(y, sum, n);
 }
 
 template <class T, class I>
@@ -240,12 +276,8 @@ void select_row(const T* const* x, const I* const* index, const std::int32_t* la
       select_block<T, I, 1>(x, index, labels, n_taps, in + c, from + c, out + c, continues);
       c = channels;
     }
-    for (; c < channels; ++c) {
-      T sum = continues ? out[c] : T(0);
-      for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
-        sum += static_cast<std::int32_t>(index[t][from + c]) == labels[t] ? x[t][in + c] : T(0);
-      }
-      out[c] = sum;
+    if (c < channels) {
+      select_partial(x, index, labels, n_taps, in + c, from + c, channels - c, out + c, continues);
     }
   }
 }
