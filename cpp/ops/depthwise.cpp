@@ -220,11 +220,10 @@ bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t g
   const std::ptrdiff_t n_blocks =
       std::max<std::ptrdiff_t>(1, channels / channels_in_l1<T>(plan, width, source.size[2], target.size[2], least));
   const Partition blocks(channels, ((channels + n_blocks - 1) / n_blocks + kLine - 1) / kLine * kLine);
-  const bool could_stream = group == 1 && streams<T>(y);
-  if (sums != nullptr && !sums->start(y, rows.part * target.size[2], could_stream)) {
+  if (sums != nullptr && !sums->start(y, rows.part * target.size[2])) {
     sums = nullptr;
   }
-  const bool streams_y = could_stream && sums == nullptr;
+  const bool streams_y = sums == nullptr && group == 1 && streams<T>(y);
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const T* pixels[kMaxTaps];
     const T* weights[kMaxTaps];

@@ -502,7 +502,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const Blocking blocking = choose_blocking(n_rows, b, n_products, tile_rows(kernel, b));
   for (Gemm<T>& product : products) {
     RowSums* const sums = product.tail.sums;
-    if (sums != nullptr && !(makes_result(product) && sums->start(*product.tail.result, blocking.rows, streams(product)))) {
+    if (sums != nullptr && !(makes_result(product) && sums->start(*product.tail.result, blocking.rows))) {
       product.tail.sums = nullptr;
     }
   }

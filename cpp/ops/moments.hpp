@@ -45,7 +45,7 @@ void channel_sums(const PixelRows& g, const PixelRows& x, const T* mean, T* sum_
 template <class T>
 class RowMoments : public RowSums {
  public:
-  bool start(const Array& y, std::ptrdiff_t rows_each, bool streams) override;
+  bool start(const Array& y, std::ptrdiff_t rows_each) override;
   void add(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c, std::ptrdiff_t c_end) override;
   void finish(const Array& y, T* mean, T* m2) const;  // [channels]
 

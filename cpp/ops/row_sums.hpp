@@ -16,9 +16,9 @@ class RowSums {
   RowSums& operator=(const RowSums&) = delete;
 
   // Rows of y, its pixels, which lie densely one after another, are about to be made in parts of `rows_each`: a function of
-  // geometry alone, since every part has sums of its own. `streams`: they would be stored past the caches, unless this takes
-  // part. Returns whether it does.
-  virtual bool start(const Array& y, std::ptrdiff_t rows_each, bool streams) = 0;
+  // geometry alone, since every part has sums of its own. Returns whether this takes part; then they are stored through the
+  // caches.
+  virtual bool start(const Array& y, std::ptrdiff_t rows_each) = 0;
   // Rows [begin, end) of one part are there, in channels [c, c_end). Those of a part come in order.
   virtual void add(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t c, std::ptrdiff_t c_end) = 0;
 };
