@@ -161,15 +161,18 @@ class TrainingStep:
         """Everything besides sizes that a record takes for granted."""
         optimizer = self._optimizer
         groups = optimizer.param_groups
-        modes = tuple([module.training for module in self._model.modules()])
-        tensors = tuple([(id(p._array), p.requires_grad) for p in (*self._model.parameters(), *self._model.buffers())])
+        modes, tensors = [], []
+        for module in self._model.modules():
+            modes.append(module.training)
+            for _, tensor in module._own("parameter", "buffer", "transient"):
+                tensors.append((id(tensor._array), tensor.requires_grad))
         numbers = tuple(
             [tuple([item for item in group.items() if item[0] not in ("params", "lr", "lr_scale")]) for group in groups]
         )
         first: tuple[bool, ...] = ()
         if optimizer.first_step_differs:
             first = tuple([optimizer.state.get(p, {}).get("n_steps", 0) == 0 for g in groups for p in g["params"]])
-        return modes, tensors, numbers, first, x.dtype, x.ndim, y.dtype, y.ndim
+        return tuple(modes), tuple(tensors), numbers, first, x.dtype, x.ndim, y.dtype, y.ndim
 
     def _run(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         key = self._key(x, y)
