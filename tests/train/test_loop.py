@@ -12,6 +12,7 @@ import pytest
 
 import striate
 from striate import nn, train
+from striate.compile import TrainingStep
 from striate.data import DataLoader, Split
 from striate.train import schedule
 
@@ -218,6 +219,32 @@ def test_gradients_are_clipped() -> None:
     assert max(norms) <= 0.1001
 
 
+def test_what_is_made_again_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = []
+
+    class Spy(TrainingStep):
+        def __call__(self, x: striate.Tensor, y: striate.Tensor) -> tuple[striate.Tensor, striate.Tensor]:
+            result = super().__call__(x, y)
+            graphs.append(self.graph)
+            return result
+
+    monkeypatch.setattr("striate.train.loop.TrainingStep", Spy)
+
+    def net() -> nn.Sequential:
+        striate.manual_seed(0)
+        blocks = [nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.BatchNorm2d(8), nn.SiLU()) for c in (1, 8, 8)]
+        return nn.Sequential(nn.Normalize(0.4, 0.3), *blocks, nn.Flatten(), nn.Linear(512, 4))
+
+    weights, n_nodes = [], []
+    for recompute in (False, True):
+        model = net()
+        _fit(model, recompute=recompute)
+        weights.append(_weights(model))
+        n_nodes.append(len(graphs[-1].nodes))
+    assert np.array_equal(*weights)
+    assert n_nodes[1] > n_nodes[0]
+
+
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     seen: list[list[int]] = []
 
@@ -249,6 +276,8 @@ def test_refusals() -> None:
     net = _net()
     with pytest.raises(ValueError, match="fit: expected at least 1 epoch, got 0"):
         _fit(net, 0)
+    with pytest.raises(ValueError, match="fit: expected compile=True with recompute=True, got compile=False"):
+        _fit(net, compile=False, recompute=True)
     with pytest.raises(ValueError, match="fit: expected at least one batch of training data"):
         train.fit(net, [], optimizer=train.SGD(net.parameters()), loss=nn.CrossEntropyLoss(), epochs=1)
     with pytest.raises(ValueError, match=r"Monitor: expected a column of the history \(epoch, lr, .*got 'acc'"):

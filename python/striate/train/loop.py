@@ -263,6 +263,7 @@ def fit(
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     compile: bool = True,
+    recompute: bool = False,
 ) -> Run:
     """Train a model.
 
@@ -296,6 +297,9 @@ def fit(
     compile : bool, default True
         Run steps as one call into the core; see `striate.compile_step`. The first two are taken both ways and compared. A
         model that cannot be recorded is trained by eager calls, and the log says why. Gradients are not kept between steps.
+    recompute : bool, default False
+        Make cheap results again in the backward pass rather than keep them: less memory, more time, the same bits; see
+        `striate.compile_step`. The first two steps, which are taken eagerly as well, keep them.
 
     Returns
     -------
@@ -309,17 +313,28 @@ def fit(
     KeyboardInterrupt
         After Ctrl-C: at the end of the step, when the checkpoint is written. A second Ctrl-C does not wait.
     ValueError
-        Epochs below 1, no training data, or a checkpoint of another run.
+        Epochs below 1, no training data, a checkpoint of another run, or `recompute` without `compile`.
     """
     if epochs < 1:
         raise ValueError(f"fit: expected at least 1 epoch, got {epochs}; pass epochs=1")
+    if recompute and not compile:
+        raise ValueError(
+            "fit: expected compile=True with recompute=True, got compile=False; eager steps keep what they need"
+        )
     if monitor is None and validation_data is not None:
         monitor = Monitor()
     run = Run(model, optimizer, schedule, loss, epochs, metrics or {}, callbacks, monitor)
     if resume and checkpoint is not None and Path(checkpoint).exists():
         run.restore(checkpoint, train_data)
     step = TrainingStep(
-        model, loss, optimizer, max_grad_norm=max_grad_norm, clip=clip_grad_norm_, n_verified=2, is_eager=not compile
+        model,
+        loss,
+        optimizer,
+        max_grad_norm=max_grad_norm,
+        clip=clip_grad_norm_,
+        n_verified=2,
+        is_eager=not compile,
+        recomputes=recompute,
     )
     for callback in callbacks:
         callback.on_train_begin(run)
