@@ -28,6 +28,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": {},
     "resnext50_32x4d": {},
     "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
     "densenet121": {},
     "squeezenet1_1": {},
     "mobilenet_v2": {},
@@ -42,6 +43,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 SCORED = (
     "resnet18",
     "googlenet",
+    "inception_v3",
     "densenet121",
     "squeezenet1_1",
     "mobilenet_v2",
@@ -50,6 +52,7 @@ SCORED = (
     "efficientnet_b0",
 )
 SIDE = 64
+SIDES = {"inception_v3": 80}  # of images for those that take no smaller ones
 
 
 def make(name: str) -> Any:
@@ -74,7 +77,7 @@ def main() -> None:
         if name in SCORED:
             network.load_state_dict({key: torch.from_numpy(formula.weight(key, shape)) for key, shape in keys})
             with torch.no_grad():
-                scores = network(torch.from_numpy(formula.image(1, 3, SIDE, SIDE)))
+                scores = network(torch.from_numpy(formula.image(1, 3, *[SIDES.get(name, SIDE)] * 2)))
             found[name]["scores"] = [float(f"{v:.7g}") for v in formula.sample(scores.numpy())]
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for name, record in found.items())
     Path(__file__).with_name("torchvision.json").write_text(f"{{\n{lines}\n}}\n")

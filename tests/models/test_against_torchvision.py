@@ -18,8 +18,8 @@ pytestmark = pytest.mark.needs_peers
 def _theirs(name: str, aux: bool) -> Any:
     """Build torchvision's network, its statistics and scales away from where they start."""
     torch.manual_seed(0)
-    if name == "googlenet":
-        network = torchvision.models.googlenet(aux_logits=aux, init_weights=True)
+    if name in ("googlenet", "inception_v3"):
+        network = getattr(torchvision.models, name)(aux_logits=aux, init_weights=True)
     elif name == "deeplabv3_resnet50":
         network = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=aux)
     else:
@@ -39,8 +39,8 @@ def _theirs(name: str, aux: bool) -> Any:
 
 def _ours(name: str, aux: bool, theirs: Any) -> nn.Module:
     """Build striate's network with the weights of the other."""
-    if name == "googlenet":
-        network: nn.Module = models.googlenet(aux_logits=aux)
+    if name in ("googlenet", "inception_v3"):
+        network: nn.Module = getattr(models, name)(aux_logits=aux)
     elif name == "deeplabv3_resnet50":
         network = models.deeplabv3_resnet50(aux_loss=aux)
     else:

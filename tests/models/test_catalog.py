@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,10 @@ def test_auxiliary_classifiers_run_in_training_only() -> None:
     assert isinstance(y, models.GoogLeNetOutputs)
     assert [tuple(scores.shape) for scores in y] == [(2, 4)] * 3
     assert tuple(net.eval()(x).shape) == (2, 4)
+    net = models.inception_v3(4)
+    y = net(striate.zeros(2, 3, 299, 299))
+    assert isinstance(y, models.InceptionOutputs)
+    assert [tuple(scores.shape) for scores in y] == [(2, 4)] * 2
     segmenter = models.deeplabv3_resnet50(4, aux_loss=True)
     z = segmenter(x)
     assert isinstance(z, models.DeepLabOutputs)
@@ -97,12 +102,13 @@ def test_auxiliary_classifiers_run_in_training_only() -> None:
     assert tuple(segmenter.eval()(x).shape) == (2, 4, 33, 32)
 
 
-def test_googlenet_brings_images_to_its_own_normalisation() -> None:
+@pytest.mark.parametrize("build", [models.googlenet, models.inception_v3])
+def test_images_are_brought_to_a_normalisation_of_its_own(build: Any) -> None:
     striate.manual_seed(0)
-    net = models.googlenet(3, aux_logits=False, transform_input=True).eval()
-    plain = models.googlenet(3, aux_logits=False).eval()
+    net = build(3, aux_logits=False, transform_input=True).eval()
+    plain = build(3, aux_logits=False).eval()
     plain.load_state_dict(net.state_dict())
-    pixels = np.random.default_rng(0).uniform(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    pixels = np.random.default_rng(0).uniform(0, 1, (1, 3, 80, 80)).astype(np.float32)
     mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with striate.no_grad():
         y = net(striate.tensor((pixels - mean) / std))

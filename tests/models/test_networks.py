@@ -24,7 +24,7 @@ class Built:
     def __init__(self, name: str) -> None:
         self.name = name
         self.entry = models.CATALOG[name]
-        self.side = 64 if self.entry.task == "detect" else 28 if name == "lenet" else 32
+        self.side = max(64 if self.entry.task == "detect" else 28 if name == "lenet" else 32, self.entry.least_size)
         striate.manual_seed(0)
         self.network = models.build(name, in_channels=self.entry.in_channels, image_size=(self.side, self.side))
 

@@ -13,6 +13,8 @@ from striate.models.efficientnet import *  # noqa: F403
 from striate.models.efficientnet import __all__ as _efficientnet
 from striate.models.googlenet import *  # noqa: F403
 from striate.models.googlenet import __all__ as _googlenet
+from striate.models.inception import *  # noqa: F403
+from striate.models.inception import __all__ as _inception
 from striate.models.lenet import LeNet
 from striate.models.mobilenet import MobileNetV2, MobileNetV3, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 from striate.models.plain import Plain, SmallVGG
@@ -48,6 +50,7 @@ __all__ = [
     *_densenet,
     *_efficientnet,
     *_googlenet,
+    *_inception,
     *_resnet,
     *_shufflenet,
     *_squeezenet,

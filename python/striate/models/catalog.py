@@ -13,6 +13,7 @@ from striate.models.deeplab import deeplabv3_resnet50
 from striate.models.densenet import densenet121
 from striate.models.efficientnet import efficientnet_b0
 from striate.models.googlenet import googlenet
+from striate.models.inception import inception_v3
 from striate.models.lenet import LeNet
 from striate.models.mobilenet import mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small
 from striate.models.plain import Plain, SmallVGG
@@ -103,6 +104,13 @@ CATALOG = {
     "resnext50_32x4d": Entry(_any_size(resnext50_32x4d), 1, "Xie et al., 2016, arXiv:1611.05431", 25_028_904),
     "googlenet": Entry(
         _any_size(partial(googlenet, aux_logits=False)), 31, "Szegedy et al., 2014, arXiv:1409.4842", 6_624_904
+    ),
+    "inception_v3": Entry(
+        _any_size(partial(inception_v3, aux_logits=False)),
+        75,
+        "Szegedy et al., 2015, arXiv:1512.00567",
+        23_834_568,
+        299,
     ),
     "densenet121": Entry(_any_size(densenet121), 29, "Huang et al., 2016, arXiv:1608.06993", 7_978_856),
     "squeezenet1_1": Entry(_any_size(squeezenet1_1), 25, "Iandola et al., 2016, arXiv:1602.07360", 1_235_496),

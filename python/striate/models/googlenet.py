@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from striate import nn, ops
@@ -19,13 +20,65 @@ class GoogLeNetOutputs(NamedTuple):
     aux_logits1: Tensor
 
 
-class _Conv(nn.Module):
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+class ConvNormReLU(nn.Module):
+    """A convolution, batch norm and ReLU, with the keys of torchvision's inception networks.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size : int or (int, int)
+    stride : int, default 1
+    padding : int or (int, int), optional
+        By default half of the kernel, which is a number then.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int = 1,
+        padding: int | Sequence[int] | None = None,
+    ) -> None:
+        """Make the layers."""
+        if padding is None:
+            padding = kernel_size // 2 if isinstance(kernel_size, int) else [n // 2 for n in kernel_size]
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (N, C, H, W) to (N, out_channels, *)."""
         return ops.relu(self.bn(self.conv(x)))
+
+
+class InputTransform(nn.Module):
+    """Images normalised by ImageNet's mean and deviation, brought to 0.5 and 0.5; it has no keys.
+
+    Parameters
+    ----------
+    network : str
+        Who asks, for the error.
+    in_channels : int
+        3, or ValueError.
+    """
+
+    def __init__(self, network: str, in_channels: int) -> None:
+        """Make the factors."""
+        if in_channels != 3:
+            raise ValueError(
+                f"{network}: expected in_channels=3 with transform_input, got {in_channels}; pass transform_input=False"
+            )
+        # (x·std + mean − 0.5) / 0.5 with ImageNet's mean and std
+        deviation, mean = (ops.tensor(v).reshape(1, 3, 1, 1) for v in ([0.229, 0.224, 0.225], [0.485, 0.456, 0.406]))
+        self.register_buffer("scale", deviation / 0.5, persistent=False)
+        self.register_buffer("shift", (mean - 0.5) / 0.5, persistent=False)
+
+    scale: Tensor
+    shift: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, 3, H, W) to the same shape."""
+        return x * self.scale + self.shift
 
 
 class _Inception(nn.Module):
@@ -37,11 +90,11 @@ class _Inception(nn.Module):
     def __init__(
         self, in_channels: int, one: int, inner3: int, three: int, inner5: int, five: int, pooled: int
     ) -> None:
-        self.branch1 = _Conv(in_channels, one, 1)
-        self.branch2 = nn.Sequential(_Conv(in_channels, inner3, 1), _Conv(inner3, three, 3))
-        self.branch3 = nn.Sequential(_Conv(in_channels, inner5, 1), _Conv(inner5, five, 3))
+        self.branch1 = ConvNormReLU(in_channels, one, 1)
+        self.branch2 = nn.Sequential(ConvNormReLU(in_channels, inner3, 1), ConvNormReLU(inner3, three, 3))
+        self.branch3 = nn.Sequential(ConvNormReLU(in_channels, inner5, 1), ConvNormReLU(inner5, five, 3))
         self.branch4 = nn.Sequential(
-            nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), _Conv(in_channels, pooled, 1)
+            nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), ConvNormReLU(in_channels, pooled, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +103,7 @@ class _Inception(nn.Module):
 
 class _Auxiliary(nn.Module):
     def __init__(self, in_channels: int, num_classes: int, dropout: float) -> None:
-        self.conv = _Conv(in_channels, 128, 1)
+        self.conv = ConvNormReLU(in_channels, 128, 1)
         self.fc1 = nn.Linear(2048, 1024)
         self.fc2 = nn.Linear(1024, num_classes)
         self.dropout = nn.Dropout(dropout)
@@ -95,14 +148,11 @@ class GoogLeNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         """Draw the weights."""
-        if transform_input and in_channels != 3:
-            raise ValueError(
-                f"GoogLeNet: expected in_channels=3 with transform_input, got {in_channels}; pass transform_input=False"
-            )
-        self.conv1 = _Conv(in_channels, 64, 7, 2)
+        self.transform = InputTransform("GoogLeNet", in_channels) if transform_input else None
+        self.conv1 = ConvNormReLU(in_channels, 64, 7, 2)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.conv2 = _Conv(64, 64, 1)
-        self.conv3 = _Conv(64, 192, 3)
+        self.conv2 = ConvNormReLU(64, 64, 1)
+        self.conv3 = ConvNormReLU(64, 192, 3)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.inception3a = _Inception(192, 64, 96, 128, 16, 32, 32)
         self.inception3b = _Inception(256, 128, 128, 192, 32, 96, 64)
@@ -120,28 +170,14 @@ class GoogLeNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(1024, num_classes)
-        # (x·std + mean − 0.5) / 0.5 with ImageNet's mean and std
-        self.register_buffer(
-            "_input_scale",
-            ops.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1) / 0.5 if transform_input else None,
-            persistent=False,
-        )
-        self.register_buffer(
-            "_input_shift",
-            (ops.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1) - 0.5) / 0.5 if transform_input else None,
-            persistent=False,
-        )
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 init.trunc_normal_(module.weight, std=0.01)
 
-    _input_scale: Tensor | None
-    _input_shift: Tensor | None
-
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutputs:
         """Map (N, C, H, W) to scores (N, num_classes); in training with aux_logits, to GoogLeNetOutputs."""
-        if self._input_scale is not None and self._input_shift is not None:
-            x = x * self._input_scale + self._input_shift
+        if self.transform is not None:
+            x = self.transform(x)
         x = self.maxpool1(self.conv1(x))
         x = self.maxpool2(self.conv3(self.conv2(x)))
         x = self.maxpool3(self.inception3b(self.inception3a(x)))
