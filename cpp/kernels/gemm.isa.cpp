@@ -119,11 +119,13 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
     }
   }
   const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
+  const auto read = [&](const T* from, int v) {
+    return v < NV - 1 || left == W ? load(from + v * W) : load_partial(from + v * W, left);
+  };
   if (epilogue.bias != nullptr) {
 #pragma GCC unroll 4
     for (int v = 0; v < NV; ++v) {
-      const T* const from = epilogue.bias + v * W;
-      const Vec<T> bias = v < NV - 1 || left == W ? load(from) : load_partial(from, left);
+      const Vec<T> bias = read(epilogue.bias, v);
 #pragma GCC unroll 16
       for (int m = 0; m < MR; ++m) {
         acc[m][v] += bias;
@@ -136,7 +138,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       const T* const from = y[m] + column + epilogue.addend;
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
-        acc[m][v] += v < NV - 1 || left == W ? load(from + v * W) : load_partial(from + v * W, left);
+        acc[m][v] += read(from, v);
       }
     }
   }
@@ -146,8 +148,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       const T* const from = y[m] + column + epilogue.gate;
 #pragma GCC unroll 4
       for (int v = 0; v < NV; ++v) {
-        acc[m][v] =
-            where_positive<T>(v < NV - 1 || left == W ? load(from + v * W) : load_partial(from + v * W, left), acc[m][v]);
+        acc[m][v] = where_positive<T>(read(from, v), acc[m][v]);
       }
     }
   }

@@ -1,5 +1,6 @@
 // Forward pass and weight gradient of convolutions: both read x, tap by tap or, with few channels, line by line.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "machine/memory.hpp"
@@ -202,6 +203,18 @@ std::ptrdiff_t choose_run(const ConvGeometry& geometry) {
   return best;
 }
 
+template <class T>
+bool all_finite(const Array& dense) {
+  const Partition parts(dense.size(), 1 << 15);
+  std::atomic<bool> found{true};
+  parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
+    if (!kernels().gemm<T>().all_finite(dense.data<T>() + parts.begin(part), parts.end(part) - parts.begin(part))) {
+      found.store(false, std::memory_order_relaxed);
+    }
+  });
+  return found.load(std::memory_order_relaxed);
+}
+
 // The forward pass by runs of outputs, from x read line by line. Returns false where zeros between filters may meet a value
 // that is not finite.
 template <class T>
@@ -228,7 +241,7 @@ bool ran_by_runs(const Reading<T>& reading, const Array& weight, const Array& y,
   });
   const Array& x = reading.kept;
   const bool is_dense = x.is_dense(Layout::row_major) || x.is_dense(Layout::channels_last);
-  if (!(*packed)[0]->is_finite || !is_dense || !kernels().gemm<T>().all_finite(x.data<T>(), x.size())) {
+  if (!(*packed)[0]->is_finite || !is_dense || !all_finite<T>(x)) {
     return false;
   }
   Gemm<T> product{.a = reading.gather,

@@ -27,7 +27,7 @@ class Finish {
     bool is_binary;
     std::ptrdiff_t other;  // bytes from a place of y to the second operand there
   };
-  Finish(const Array& y);
+  explicit Finish(const Array& y);
   void append(int op, double a, double b);
   void append(const char* op, const std::byte* y, const std::byte* other);
 

@@ -255,7 +255,10 @@ def test_an_addition_and_the_gradient_of_a_relu_join_a_data_gradient(name: str, 
     c, o, k, stride, groups, size = LAYERS[name]
     x, weight = drawn(2, c, size, size), drawn(o, c // groups, k, k)
     skip = drawn(2, c, size, size)
-    convolve = lambda y, w: ops.conv2d(y, w, stride=stride, padding=k // 2, groups=groups)  # noqa: E731
+
+    def convolve(y: Tensor, w: Tensor) -> Tensor:
+        return ops.conv2d(y, w, stride=stride, padding=k // 2, groups=groups)
+
     inputs = [x, weight, ops.clone(convolve(x, weight)), skip]
     inputs = [ops.tensor(t.numpy().astype(dtype)) for t in inputs]
     inputs[0].requires_grad_()

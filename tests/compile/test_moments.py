@@ -63,6 +63,14 @@ def test_statistics_are_those_of_the_result(name: str, kind: str) -> None:
     assert np.all(np.abs(var - exact) <= 1e-5 * exact + (4 * 2.0**-24 * largest) ** 2)
 
 
+def test_statistics_of_a_result_that_would_pass_the_caches() -> None:
+    x = np.random.default_rng(2).standard_normal((8, 24, 106, 106)).astype(np.float32)
+    (mean, var), y = statistics("pointwise", x)
+    assert y.astype(np.float32).nbytes > 16 << 20
+    np.testing.assert_allclose(mean, y.mean(axis=(0, 2, 3)), rtol=1e-6, atol=1e-6 * np.abs(y).max())
+    np.testing.assert_allclose(var, y.var(axis=(0, 2, 3), ddof=1), rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", list(CONVOLUTIONS))
 def test_a_constant_has_no_variance(name: str) -> None:
     (_, var), y = statistics(name, images(48 if name == "depthwise5" else 24, "constant"))

@@ -76,8 +76,9 @@ def main() -> None:
         }
         if name in SCORED:
             network.load_state_dict({key: torch.from_numpy(formula.weight(key, shape)) for key, shape in keys})
+            side = found[name]["side"] = SIDES.get(name, SIDE)
             with torch.no_grad():
-                scores = network(torch.from_numpy(formula.image(1, 3, *[SIDES.get(name, SIDE)] * 2)))
+                scores = network(torch.from_numpy(formula.image(1, 3, side, side)))
             found[name]["scores"] = [float(f"{v:.7g}") for v in formula.sample(scores.numpy())]
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(record)}" for name, record in found.items())
     Path(__file__).with_name("torchvision.json").write_text(f"{{\n{lines}\n}}\n")

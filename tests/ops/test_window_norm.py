@@ -311,3 +311,44 @@ def test_windows_of_a_recording_follow_its_sizes() -> None:
     striate.max_pool2d(image, 6)
     program = striate.compile(lambda x: striate.max_pool2d(x, x.shape[2]), image)
     assert program(striate.zeros(1, 4, 8, 8)).shape == (1, 4, 1, 1)
+
+
+#: Images of more than 16 MiB, which batch-norm stores past the caches: whole pixels, and several that make a row, with a rest.
+LARGE = [(3, 96, 122, 122), (9, 32, 123, 121)]
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_batch_norm_past_the_caches_gives_the_bits_of_parts(shape: tuple[int, ...]) -> None:
+    x, grad_y = _normal(*shape), _normal(*shape)
+    assert x.numpy().nbytes > 16 << 20
+    mean, weight, bias = (_normal(shape[1]) for _ in range(3))
+    var = striate.tensor(RNG.uniform(0.5, 2, shape[1]).astype(np.float32))
+    x, grad_y = (striate.ops.clone(striate.ops.relayout(t)) for t in (x, grad_y))
+
+    def both(x: striate.Tensor, grad_y: striate.Tensor) -> list[np.ndarray]:
+        x = striate.ops.clone(x).requires_grad_()
+        y = striate.ops.batch_norm(x, mean, var, weight, bias)
+        return [y.detach().numpy(), striate.autograd.grad(y, x, grad_y)[0].numpy()]
+
+    parts = [both(x[i : i + 1], grad_y[i : i + 1]) for i in range(shape[0])]
+    for whole, pieces in zip(both(x, grad_y), zip(*parts, strict=True), strict=True):
+        assert np.array_equal(whole, np.concatenate(pieces))
+
+
+@pytest.mark.parametrize("shape", LARGE)
+def test_gradient_of_a_training_batch_norm_past_the_caches(shape: tuple[int, ...]) -> None:
+    x, grad_y, weight = _normal(*shape), _normal(*shape), _normal(shape[1])
+    x, grad_y = (striate.ops.clone(striate.ops.relayout(t)) for t in (x, grad_y))
+    x.requires_grad_()
+    found = striate.autograd.grad(striate.ops.batch_norm(x, weight=weight, training=True), x, grad_y)[0].numpy()
+    pixels = (0, 2, 3)
+    d, g, w = (t.detach().numpy().astype(np.float64) for t in (x, grad_y, weight))
+    d -= d.mean(pixels, keepdims=True)
+    invstd = 1 / np.sqrt(d.var(pixels, keepdims=True) + 1e-5)
+    a = w[:, None, None] * invstd
+    slope, shift = (g * d).mean(pixels, keepdims=True) * invstd**2, g.mean(pixels, keepdims=True)
+    error = np.abs(found - a * (g - shift - d * slope))
+    # A few roundings of three terms; their factors come from sums in trees, tens of roundings.
+    assert np.all(
+        error <= 64 * 2.0**-24 * np.abs(a) * (np.abs(g) + np.abs(shift) + np.abs(d * slope) + np.abs(d) * invstd)
+    )

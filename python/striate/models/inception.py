@@ -14,7 +14,7 @@ __all__ = ["Inception3", "InceptionOutputs", "inception_v3"]
 
 #: Channels, kernel and stride of a convolution; one without a stride keeps the size.
 _Conv = tuple[int, tuple[int, int], int]
-#: Convolutions in order by their keys. Two in a tuple of keys read the same and are joined.
+#: Convolutions in order by their keys. Two in a tuple of keys read the same, the second with the kernel turned, and are joined.
 _Branch = Mapping[str | tuple[str, str], _Conv]
 
 _ONE, _THREE, _FIVE, _ROW, _COLUMN = (1, 1), (3, 3), (5, 5), (1, 7), (7, 1)
@@ -143,7 +143,8 @@ class _Auxiliary(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(self.conv0(ops.avg_pool2d(x, 5, stride=3)))
-        return self.fc(ops.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+        scores: Tensor = self.fc(ops.adaptive_avg_pool2d(x, 1).flatten(1))
+        return scores
 
 
 class Inception3(nn.Module):
