@@ -175,45 +175,110 @@ STRIATE_INLINE T passed(T g, T d, T scale, T bias, T most) {
   return g;
 }
 
+// The rows of `g` and `x` that sums go over together, and those ahead of them in memory that are asked for meanwhile: all
+// their lines in the order they lie in, as a processor follows that alone. Eight rows of 256 channels at a time, asked for
+// column by column, come at 14 GB/s, as at all; in this order at 32 (Zen, one thread; a plain sum of the same memory: 38).
+template <class T>
+struct Together {
+  static constexpr std::ptrdiff_t kRows = 8;
+
+  const T* g;
+  std::ptrdiff_t g_stride;
+  const T* x;
+  std::ptrdiff_t x_stride;
+  std::ptrdiff_t n;  // at most kRows
+  const char* g_ahead;
+  const char* x_ahead;
+
+  STRIATE_INLINE void ask(std::ptrdiff_t bytes) {
+    for (std::ptrdiff_t i = 0; i < bytes; i += 64) {
+      __builtin_prefetch(g_ahead + i);
+      __builtin_prefetch(x_ahead + i);
+    }
+    g_ahead += bytes;
+    x_ahead += bytes;
+  }
+};
+
+// What `passed` is for a vector; scale and bias are read where it has a ReLU.
 template <class T, bool kHasRelu>
-void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
-               std::ptrdiff_t channels, const T* __restrict mean, const T* __restrict scale, const T* __restrict bias,
-               T most, T* __restrict sum_g, T* __restrict sum_gx) {
-  std::ptrdiff_t r = 0;
-  for (; r + 4 <= n; r += 4) {
-    const T* const g0 = g + r * g_stride;
-    const T* const g1 = g0 + g_stride;
-    const T* const g2 = g1 + g_stride;
-    const T* const g3 = g2 + g_stride;
-    const T* const x0 = x + r * x_stride;
-    const T* const x1 = x0 + x_stride;
-    const T* const x2 = x1 + x_stride;
-    const T* const x3 = x2 + x_stride;
-    for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      const T s = kHasRelu ? scale[c] : T(0);
-      const T b = kHasRelu ? bias[c] : T(0);
-      const T d0 = x0[c] - mean[c];
-      const T d1 = x1[c] - mean[c];
-      const T d2 = x2[c] - mean[c];
-      const T d3 = x3[c] - mean[c];
-      const T v0 = passed<T, kHasRelu>(g0[c], d0, s, b, most);
-      const T v1 = passed<T, kHasRelu>(g1[c], d1, s, b, most);
-      const T v2 = passed<T, kHasRelu>(g2[c], d2, s, b, most);
-      const T v3 = passed<T, kHasRelu>(g3[c], d3, s, b, most);
-      sum_g[c] += (v0 + v1) + (v2 + v3);
-      const T first = madd(v0, d0, v1 * d1);
-      const T last = madd(v2, d2, v3 * d3);
-      sum_gx[c] += first + last;
+STRIATE_INLINE Vec<T> passed_lanes(Vec<T> g, Vec<T> d, Vec<T> scale, Vec<T> bias, Vec<T> most) {
+  if constexpr (kHasRelu) {
+    const Vec<T> y = fma<T>(d, scale, bias);
+    return (y <= Vec<T>{}) | (y >= most) ? Vec<T>{} : g;
+  }
+  return g;
+}
+
+// sum_g and sum_gx of kVectors vectors of channels from c, of which the last has `lanes`.
+template <class T, bool kHasRelu, int kVectors, bool kIsWhole>
+STRIATE_INLINE void sums_columns(Together<T>& rows, std::ptrdiff_t c, std::ptrdiff_t lanes, const T* mean, const T* scale,
+                                 const T* bias, T most, T* sum_g, T* sum_gx) {
+  const auto read = [&](const T* from, int i) {
+    return kIsWhole ? load(from + c + i * kWidth<T>) : load_partial(from + c, lanes);
+  };
+  Vec<T> m[kVectors];
+  Vec<T> s[kVectors];
+  Vec<T> b[kVectors];
+  Vec<T> of_g[kVectors];
+  Vec<T> of_gx[kVectors];
+  for (int i = 0; i < kVectors; ++i) {
+    m[i] = read(mean, i);
+    s[i] = kHasRelu ? read(scale, i) : Vec<T>{};
+    b[i] = kHasRelu ? read(bias, i) : Vec<T>{};
+    of_g[i] = Vec<T>{};
+    of_gx[i] = Vec<T>{};
+  }
+  const Vec<T> upper = broadcast(most);
+  const T* g = rows.g;
+  const T* x = rows.x;
+  for (std::ptrdiff_t r = 0; r < rows.n; ++r, g += rows.g_stride, x += rows.x_stride) {
+    rows.ask(kVectors * kVecBytes);
+    for (int i = 0; i < kVectors; ++i) {
+      const Vec<T> d = read(x, i) - m[i];
+      const Vec<T> v = passed_lanes<T, kHasRelu>(read(g, i), d, s[i], b[i], upper);
+      of_g[i] += v;
+      of_gx[i] = fma<T>(v, d, of_gx[i]);
     }
   }
-  for (; r < n; ++r) {
-    const T* const g0 = g + r * g_stride;
-    const T* const x0 = x + r * x_stride;
-    for (std::ptrdiff_t c = 0; c < channels; ++c) {
-      const T d = x0[c] - mean[c];
-      const T v = passed<T, kHasRelu>(g0[c], d, kHasRelu ? scale[c] : T(0), kHasRelu ? bias[c] : T(0), most);
-      sum_g[c] += v;
-      sum_gx[c] = madd(v, d, sum_gx[c]);
+  for (int i = 0; i < kVectors; ++i) {
+    T* const to_g = sum_g + c + i * kWidth<T>;
+    T* const to_gx = sum_gx + c + i * kWidth<T>;
+    if constexpr (kIsWhole) {
+      store(to_g, load(to_g) + of_g[i]);
+      store(to_gx, load(to_gx) + of_gx[i]);
+    } else {
+      store_partial(to_g, load_partial(to_g, lanes) + of_g[i], lanes);
+      store_partial(to_gx, load_partial(to_gx, lanes) + of_gx[i], lanes);
+    }
+  }
+}
+
+template <class T, bool kHasRelu>
+void sums_rows(const T* g, std::ptrdiff_t g_stride, const T* x, std::ptrdiff_t x_stride, std::ptrdiff_t n,
+               std::ptrdiff_t channels, const T* mean, const T* scale, const T* bias, T most, T* sum_g, T* sum_gx) {
+  constexpr int kVectors = kHasRelu ? 2 : 4;  // five values or three a vector stay in registers
+  constexpr std::ptrdiff_t kAtOnce = kVectors * kWidth<T>;
+  constexpr std::ptrdiff_t kRows = Together<T>::kRows;
+  for (std::ptrdiff_t r = 0; r < n; r += kRows) {
+    const T* const g_rows = g + r * g_stride;
+    const T* const x_rows = x + r * x_stride;
+    Together<T> rows{.g = g_rows,
+                     .g_stride = g_stride,
+                     .x = x_rows,
+                     .x_stride = x_stride,
+                     .n = n - r < kRows ? n - r : kRows,
+                     .g_ahead = reinterpret_cast<const char*>(g_rows + kRows * g_stride),
+                     .x_ahead = reinterpret_cast<const char*>(x_rows + kRows * x_stride)};
+    std::ptrdiff_t c = 0;
+    for (; c + kAtOnce <= channels; c += kAtOnce) {
+      sums_columns<T, kHasRelu, kVectors, true>(rows, c, kWidth<T>, mean, scale, bias, most, sum_g, sum_gx);
+    }
+    for (; c + kWidth<T> <= channels; c += kWidth<T>) {
+      sums_columns<T, kHasRelu, 1, true>(rows, c, kWidth<T>, mean, scale, bias, most, sum_g, sum_gx);
+    }
+    if (c < channels) {
+      sums_columns<T, kHasRelu, 1, false>(rows, c, channels - c, mean, scale, bias, most, sum_g, sum_gx);
     }
   }
 }
