@@ -68,6 +68,26 @@ STRIATE_INLINE void sum_half([[maybe_unused]] const T* const* a, [[maybe_unused]
 #endif
 }
 
+// acc += a's column at i times b's row, which is then left behind.
+template <class T, int MR, int NV>
+STRIATE_INLINE void gemm_step(const T* const (&row)[MR], std::ptrdiff_t i, const T*& b, Vec<T> (&acc)[MR][NV]) {
+  constexpr int W = kWidth<T>;
+  Vec<T> b_row[NV];
+#pragma GCC unroll 4
+  for (int v = 0; v < NV; ++v) {
+    b_row[v] = load(b + v * W);
+  }
+  b += NV * W;
+#pragma GCC unroll 16
+  for (int m = 0; m < MR; ++m) {
+    const Vec<T> value = broadcast(row[m][i]);
+#pragma GCC unroll 4
+    for (int v = 0; v < NV; ++v) {
+      acc[m][v] = fma<T>(value, b_row[v], acc[m][v]);
+    }
+  }
+}
+
 // Contract: GemmTile in table.hpp.
 template <class T, int MR, int NV>
 void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const T* b, T* const* y, std::ptrdiff_t column,
@@ -81,6 +101,8 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       acc[m][v] = Vec<T>{};
     }
   }
+  const char* ahead = epilogue.ahead;
+  const std::ptrdiff_t ahead_step = epilogue.ahead_step;
   bool is_done = false;
   if constexpr (kHasHalf && NV == 1) {
     if (n_cols <= W / 2) {
@@ -100,21 +122,19 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       row[m] = a[m];
     }
     a += MR;
+    if (ahead_step == 0) {
 #pragma GCC unroll 4
-    for (std::ptrdiff_t i = 0; i < k; ++i) {
-      Vec<T> b_row[NV];
-#pragma GCC unroll 4
-      for (int v = 0; v < NV; ++v) {
-        b_row[v] = load(b + v * W);
+      for (std::ptrdiff_t i = 0; i < k; ++i) {
+        gemm_step<T, MR, NV>(row, i, b, acc);
       }
-      b += NV * W;
-#pragma GCC unroll 16
-      for (int m = 0; m < MR; ++m) {
-        const Vec<T> value = broadcast(row[m][i]);
-#pragma GCC unroll 4
-        for (int v = 0; v < NV; ++v) {
-          acc[m][v] = fma<T>(value, b_row[v], acc[m][v]);
-        }
+      continue;
+    }
+    for (std::ptrdiff_t i = 0; i < k; i += 2) {
+      __builtin_prefetch(ahead);
+      ahead += ahead_step;
+      gemm_step<T, MR, NV>(row, i, b, acc);
+      if (i + 1 < k) {
+        gemm_step<T, MR, NV>(row, i + 1, b, acc);
       }
     }
   }
@@ -284,17 +304,24 @@ STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld
   }
   const std::ptrdiff_t lda = rows.lda;
   const std::ptrdiff_t ldb = rows.ldb;
+  const char* ahead = rows.ahead;
   for (std::ptrdiff_t line = 0; line < rows.n_lines; ++line) {
     const T* a = rows.a + line * rows.a_line;
     const T* b = rows.b + line * rows.b_line;
     std::ptrdiff_t k = rows.n_k;
-    if constexpr (kTwoChains) {
-      for (; k >= 2; k -= 2) {
-        outer_step<T, MR, NV>(a, b, acc);
-        outer_step<T, MR, NV>(a + lda, b + ldb, other);
-        a += 2 * lda;
-        b += 2 * ldb;
-      }
+    const auto two_rows = [&] {
+      outer_step<T, MR, NV>(a, b, acc);
+      outer_step<T, MR, NV>(a + lda, b + ldb, kTwoChains ? other : acc);
+      a += 2 * lda;
+      b += 2 * ldb;
+    };
+    for (; rows.ahead_step > 0 && k >= 2; k -= 2) {
+      __builtin_prefetch(ahead);
+      ahead += rows.ahead_step;
+      two_rows();
+    }
+    for (; kTwoChains && k >= 2; k -= 2) {
+      two_rows();
     }
     for (; k > 0; --k) {
       outer_step<T, MR, NV>(a, b, acc);
@@ -343,8 +370,17 @@ STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld
 template <class T, int MR, int NV>
 void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
                 std::ptrdiff_t n_cols, bool adds) {
-  outer_rows<T, MR, NV>({.a = a, .lda = lda, .b = b, .ldb = ldb, .n_k = n_k, .n_lines = 1, .a_line = 0, .b_line = 0}, y, ld,
-                        n_cols, adds);
+  outer_rows<T, MR, NV>({.a = a,
+                         .lda = lda,
+                         .b = b,
+                         .ldb = ldb,
+                         .n_k = n_k,
+                         .n_lines = 1,
+                         .a_line = 0,
+                         .b_line = 0,
+                         .ahead = nullptr,
+                         .ahead_step = 0},
+                        y, ld, n_cols, adds);
 }
 
 // Contract: OuterLines in table.hpp.

@@ -32,6 +32,9 @@ struct Epilogue {
   std::ptrdiff_t addend = 0;  // elements from a place of y to the value that is added there
   bool gates = false;
   std::ptrdiff_t gate = 0;  // likewise: where that value is not positive, the result is 0
+  // Memory that a tile asks for meanwhile: from here on, ahead_step bytes for every two values of k; 0 for none.
+  const char* ahead = nullptr;
+  std::ptrdiff_t ahead_step = 0;
 };
 
 // y[m][column + n] = epilogue(Σ_t Σ_k a[t][m][k] · b[t][k][n]) for m < rows, n < n_cols. A tap whose first pointer is null
@@ -59,7 +62,8 @@ using OuterTile = void (*)(const T* a, std::ptrdiff_t lda,
                            std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols,
                            bool adds);
 
-// Likewise along n_k rows in each of n_lines lines, which are a_line and b_line values apart.
+// Likewise along n_k rows in each of n_lines lines, which are a_line and b_line values apart. Meanwhile memory from `ahead`
+// on is asked for, ahead_step bytes for every two rows; 0 for none.
 template <class T>
 struct OuterRows {
   const T* a;
@@ -70,6 +74,8 @@ struct OuterRows {
   std::ptrdiff_t n_lines;
   std::ptrdiff_t a_line;
   std::ptrdiff_t b_line;
+  const char* ahead;
+  std::ptrdiff_t ahead_step;
 };
 template <class T>
 using OuterLines = void (*)(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds);

@@ -19,6 +19,9 @@ namespace striate {
 
 using Position = std::array<std::ptrdiff_t, 3>;  // depth, height, width
 
+// Lines of memory that are asked for at once in front of a tile; more are left to the tile itself.
+inline constexpr std::ptrdiff_t kFewLines = 12;
+
 inline std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return (a + b - 1) / b; }
 inline std::ptrdiff_t round_up(std::ptrdiff_t a, std::ptrdiff_t b) { return ceil_div(a, b) * b; }
 

@@ -177,7 +177,7 @@ std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T
   return std::min(product.a.grid[2], rows) < kLeastRows ? 0 : rows;
 }
 
-// Lines of memory asked for a few at a time, while what they will meet is not yet needed.
+// Memory to be asked for in turns, while it is not yet needed.
 class Ahead {
  public:
   template <class T>
@@ -191,26 +191,30 @@ class Ahead {
     }
     bytes_a_turn_ = round_up(ceil_div(bytes, n_turns), kAlignment);
   }
-  void turn() {
-    std::ptrdiff_t left = bytes_a_turn_;
-    while (left > 0 && n_spans_ > 0) {
-      Span& span = spans_[n_spans_ - 1];
-      const std::ptrdiff_t bytes = std::min(left, span.bytes);
-      for (std::ptrdiff_t i = 0; i < bytes; i += kAlignment) {
-        __builtin_prefetch(span.first + i);
-      }
-      span.first += bytes;
-      span.bytes -= bytes;
-      left -= bytes;
-      n_spans_ -= span.bytes == 0 ? 1 : 0;
-    }
-  }
-
- private:
   struct Span {
     const char* first;
     std::ptrdiff_t bytes;
   };
+  // Asks for a few lines here and now. Many are left to the tile that is computed next: they would hold up its own reads.
+  Span turn() {
+    if (n_spans_ == 0) {
+      return {};
+    }
+    Span& span = spans_[n_spans_ - 1];  // its end makes a short turn
+    const Span part{span.first, std::min(bytes_a_turn_, span.bytes)};
+    span.first += part.bytes;
+    span.bytes -= part.bytes;
+    n_spans_ -= span.bytes == 0 ? 1 : 0;
+    if (part.bytes > kFewLines * kAlignment) {
+      return part;
+    }
+    for (std::ptrdiff_t i = 0; i < part.bytes; i += kAlignment) {
+      __builtin_prefetch(part.first + i);
+    }
+    return {};
+  }
+
+ private:
   Span spans_[2] = {};
   int n_spans_ = 0;
   std::ptrdiff_t bytes_a_turn_ = 0;
@@ -271,13 +275,13 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
       for (std::ptrdiff_t j = task.lane_begin; j < task.lane_end; j += panel) {
         const std::ptrdiff_t n_cols = std::min(panel, task.lane_end - j);
         each_tile(task.tile_begin, task.tile_end, kernel.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
-          ahead.turn();
+          const Ahead::Span asked = ahead.turn();
           T* const y = task.y + t * product.stride_t + i * product.ld + j;
           const std::ptrdiff_t lda = product.swaps ? b_step : a_step;
           const std::ptrdiff_t ldb = product.swaps ? a_step : b_step;
           const std::ptrdiff_t vectors = ceil_div(n_cols, kernel.width);
           const bool adds = row > task.row_begin;
-          if (chain.n_lines == 1) {
+          if (chain.n_lines == 1 && asked.bytes == 0) {
             kernel.outer[n_rows - 1][vectors - 1](tiles + i, lda, lanes + j, ldb, chain.n_k, y, product.ld, n_cols, adds);
             return;
           }
@@ -288,7 +292,9 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
                                                        .n_k = chain.n_k,
                                                        .n_lines = chain.n_lines,
                                                        .a_line = product.swaps ? b_line : a_line,
-                                                       .b_line = product.swaps ? a_line : b_line},
+                                                       .b_line = product.swaps ? a_line : b_line,
+                                                       .ahead = asked.first,
+                                                       .ahead_step = ceil_div(2 * asked.bytes, chain.n_k * chain.n_lines)},
                                                       y, product.ld, n_cols, adds);
         });
       }
