@@ -88,8 +88,8 @@ STRIATE_INLINE void gemm_step(const T* const (&row)[MR], std::ptrdiff_t i, const
   }
 }
 
-// Contract: GemmTile in table.hpp.
-template <class T, int MR, int NV>
+// Contract: GemmTile in table.hpp. (Whether it asks for memory is a kernel of its own: a branch costs short sums 2 to 4 %.)
+template <class T, int MR, int NV, bool kAsks = false>
 void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const T* b, T* const* y, std::ptrdiff_t column,
                std::ptrdiff_t n_cols, const Epilogue<T>& epilogue) {
   constexpr int W = kWidth<T>;
@@ -101,8 +101,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       acc[m][v] = Vec<T>{};
     }
   }
-  const char* ahead = epilogue.ahead;
-  const std::ptrdiff_t ahead_step = epilogue.ahead_step;
+  [[maybe_unused]] const char* ahead = epilogue.ahead;
   bool is_done = false;
   if constexpr (kHasHalf && NV == 1) {
     if (n_cols <= W / 2) {
@@ -122,20 +121,18 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
       row[m] = a[m];
     }
     a += MR;
-    if (ahead_step == 0) {
-#pragma GCC unroll 4
-      for (std::ptrdiff_t i = 0; i < k; ++i) {
+    std::ptrdiff_t i = 0;
+    if constexpr (kAsks) {
+      for (; i + 2 <= k; i += 2) {
+        __builtin_prefetch(ahead);
+        ahead += epilogue.ahead_step;
         gemm_step<T, MR, NV>(row, i, b, acc);
-      }
-      continue;
-    }
-    for (std::ptrdiff_t i = 0; i < k; i += 2) {
-      __builtin_prefetch(ahead);
-      ahead += ahead_step;
-      gemm_step<T, MR, NV>(row, i, b, acc);
-      if (i + 1 < k) {
         gemm_step<T, MR, NV>(row, i + 1, b, acc);
       }
+    }
+#pragma GCC unroll 4
+    for (; i < k; ++i) {
+      gemm_step<T, MR, NV>(row, i, b, acc);
     }
   }
   const std::ptrdiff_t left = n_cols - (NV - 1) * W;  // lanes of the last vector
@@ -593,6 +590,7 @@ void overlap(const T* s, const Overlap<T>& how, T* y, std::ptrdiff_t y_stride, s
 template <class T, int MR, int NV>
 void fill_tile(GemmKernels<T>& table) {
   table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
+  table.asking_tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV, true>;
   table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
   table.outer_lines[MR - 1][NV - 1] = outer_lines<T, MR, NV>;
   if constexpr (NV > 1) {
@@ -606,6 +604,7 @@ template <class T, int MR>
 void fill_narrow(GemmKernels<T>& table) {
   if constexpr (MR > kRows) {
     table.tile[MR - 1][0] = gemm_tile<T, MR, 1>;
+    table.asking_tile[MR - 1][0] = gemm_tile<T, MR, 1, true>;
     fill_narrow<T, MR - 1>(table);
   }
 }

@@ -32,7 +32,7 @@ struct Epilogue {
   std::ptrdiff_t addend = 0;  // elements from a place of y to the value that is added there
   bool gates = false;
   std::ptrdiff_t gate = 0;  // likewise: where that value is not positive, the result is 0
-  // Memory that a tile asks for meanwhile: from here on, ahead_step bytes for every two values of k; 0 for none.
+  // Memory that an asking tile asks for meanwhile: from here on, ahead_step bytes for every two values of k.
   const char* ahead = nullptr;
   std::ptrdiff_t ahead_step = 0;
 };
@@ -92,13 +92,14 @@ struct Overlap {
 
 template <class T>
 struct GemmKernels {
-  int width;                                          // lanes of a vector
-  int rows;                                           // rows of the full tile
-  int narrow_rows;                                    // rows of the tile of one vector, at least as many
-  int vectors;                                        // vectors of the full tile; its columns are vectors · width
-  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];    // [rows − 1][vectors − 1]
-  GemmRow<T> row[kMaxRowPanels];                      // [panels − 1]; null for one
-  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];  // likewise
+  int width;                                               // lanes of a vector
+  int rows;                                                // rows of the full tile
+  int narrow_rows;                                         // rows of the tile of one vector, at least as many
+  int vectors;                                             // vectors of the full tile; its columns are vectors · width
+  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];         // [rows − 1][vectors − 1]
+  GemmTile<T> asking_tile[kMaxTileRows][kMaxTileVectors];  // likewise; the others do not ask for memory ahead
+  GemmRow<T> row[kMaxRowPanels];                           // [panels − 1]; null for one
+  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];       // likewise
   OuterLines<T> outer_lines[kMaxTileRows][kMaxTileVectors];
   // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride
   // apart. A null pointer reads as zeros. Returns whether all values are finite.

@@ -274,19 +274,18 @@ class Asking {
     n_y_ = ceil_div(n_rows * y_bytes_, n_steps * kAlignment);
   }
 
-  // Many lines are left to the tile with this epilogue, which goes over n_k values of a row: in front of it they would hold
-  // up its own reads. (From memory, two threads of a Zen 4, AVX2: 96 → 16 channels at 112×112 0.7 of the time, 144 → 24 at
-  // 56×56 0.76, 256 → 64 at 56×56 0.89, 1024 → 256 at 14×14 0.95. A few lines in the tile: 24 → 144 1.07.)
-  void step(Epilogue<T>& epilogue, std::ptrdiff_t n_k) {
-    if (n_x_ > kFewLines) {
+  // Many lines are left to the asking tile with this epilogue, which goes over n_k values of a row: in front of it they
+  // would hold up its own reads. (From memory, two threads of a Zen 4, AVX2: 96 → 16 channels at 112×112 0.7 of the time,
+  // 144 → 24 at 56×56 0.76, 256 → 64 at 56×56 0.89, 1024 → 256 at 14×14 0.95. A few lines in the tile: 24 → 144 1.07.)
+  bool step(Epilogue<T>& epilogue, std::ptrdiff_t n_k) {
+    const bool are_many = n_x_ > kFewLines;
+    if (are_many) {
       epilogue.ahead = x_;
       epilogue.ahead_step = ceil_div(2 * n_x_ * kAlignment, n_k);
       x_ += n_x_ * kAlignment;
-    } else {
-      epilogue.ahead_step = 0;
-      for (std::ptrdiff_t i = 0; i < n_x_; ++i, x_ += kAlignment) {
-        __builtin_prefetch(x_);
-      }
+    }
+    for (std::ptrdiff_t i = 0; !are_many && i < n_x_; ++i, x_ += kAlignment) {
+      __builtin_prefetch(x_);
     }
     for (std::ptrdiff_t i = 0; i < n_y_; ++i, y_ += kAlignment) {
       if (asks_y_) {
@@ -296,6 +295,7 @@ class Asking {
         __builtin_prefetch(y_ + sides_[side]);
       }
     }
+    return are_many;
   }
 
  private:
@@ -399,9 +399,9 @@ void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         const Tile& tile = tiles[t];
-        asking.step(epilogue, b.n_taps * b.k);
-        kernel.tile[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
-                                                panel, tile.y, column, n_cols, epilogue);
+        const auto& kernels = asking.step(epilogue, b.n_taps * b.k) ? kernel.asking_tile : kernel.tile;
+        kernels[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
+                                            panel, tile.y, column, n_cols, epilogue);
       }
     }
     if (gemm.tail.finish != nullptr) {
