@@ -173,9 +173,9 @@ class RowsAhead {
   // Of several depths, the lines of the last. `asks_y`: rows of y are wanted as well.
   RowsAhead(const GatherPlan& plan, const Array& x, const Array& y, bool asks_y)
       : plan_(plan), source_(x), target_(y), x_(x.data<T>()), y_(y.data<T>()) {
-    const bool is_far = (x.size() + y.size()) * kBytes > 4 * cache_sizes().l2_bytes;
-    x_line_ = is_far && are_dense(source_) ? source_.stride[1] * kBytes : 0;
-    y_row_ = is_far && asks_y && are_dense(target_) ? target_.stride[1] * kBytes : 0;
+    const bool pays = is_far((x.size() + y.size()) * kBytes);
+    x_line_ = pays && are_dense(source_) ? source_.stride[1] * kBytes : 0;
+    y_row_ = pays && asks_y && are_dense(target_) ? target_.stride[1] * kBytes : 0;
   }
 
   // What rows [begin, end) need, as far as they lie in one image, and row begin − 1 did not.

@@ -13,6 +13,8 @@ struct WinogradImages {
   float* data;
   std::ptrdiff_t stride_n, stride_h, stride_w;
   std::ptrdiff_t h, w, c;
+
+  [[nodiscard]] std::ptrdiff_t image_bytes() const { return h * w * c * static_cast<std::ptrdiff_t>(sizeof(float)); }
 };
 
 // Filters of every group.
