@@ -20,8 +20,8 @@ namespace {
 
 constexpr int kMaxTaps = 32;                    // pointers a call
 constexpr std::ptrdiff_t kMaxWeightParts = 64;  // partial weight gradients
-constexpr std::ptrdiff_t kMostBytesAhead = std::ptrdiff_t{1}
-                                           << 18;  // asked for where blocks of channels take turns: L2 has room
+// Of rows of x and y that are asked for while blocks of channels take turns: L2 has room for them.
+constexpr std::ptrdiff_t kMostBytesAhead = 256 * 1024;
 
 struct Maps {
   GatherPlan forward;

@@ -609,7 +609,7 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
           const Partition next(block, ceil_div(block, n_points * filters.n_parts * n_row_blocks));
           const std::ptrdiff_t share = task * n_row_blocks + row / kRowBlock;
           const std::ptrdiff_t at = std::min(next.begin(share), block);
-          const std::ptrdiff_t n = std::min(next.end(share), block) - at;
+          const std::ptrdiff_t n = next.end(share) - at;
           TilesAhead of_x(grid, x, TilesAhead::Use::read_around, first + block + at, n, n_turns);
           TilesAhead of_grad(grid, grad_y, TilesAhead::Use::read, first + block + at, n, n_turns);
           accumulate(z, v, point, n_rows, begin, end, 0, c, u, first + row > 0, [&] {
