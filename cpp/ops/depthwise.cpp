@@ -224,6 +224,9 @@ class RowsAhead {
 // Share i of n.
 Ahead share(const Ahead& ahead, std::ptrdiff_t i, std::ptrdiff_t n) {
   const auto cut = [&](const void* from, std::ptrdiff_t bytes, const void*& to, std::ptrdiff_t& to_bytes) {
+    if (bytes == 0) {
+      return;
+    }
     const std::ptrdiff_t each = (bytes / n / kAlignment + 1) * kAlignment;
     to = static_cast<const char*>(from) + i * each;
     to_bytes = std::clamp<std::ptrdiff_t>(bytes - i * each, 0, each);
