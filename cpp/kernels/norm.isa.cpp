@@ -206,7 +206,7 @@ template <class T, bool kHasRelu>
 STRIATE_INLINE Vec<T> passed_lanes(Vec<T> g, Vec<T> d, Vec<T> scale, Vec<T> bias, Vec<T> most) {
   if constexpr (kHasRelu) {
     const Vec<T> y = fma<T>(d, scale, bias);
-    return (y <= Vec<T>{}) | (y >= most) ? Vec<T>{} : g;
+    return ((y <= Vec<T>{}) | (y >= most)) ? Vec<T>{} : g;
   }
   return g;
 }
