@@ -112,10 +112,11 @@ ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
   const bool shares = !is_forward && shape.groups == 1 && 2 * shape.c <= kernel.width && shape.window.n_taps() > 9;
   const double lanes = padded(is_forward ? shape.o : shape.c) * (shares ? 0.5 : 1);
   at(work, ConvCost::gemm) = pairs * (is_forward ? c : o) * lanes;
-  // Forward, a pointer stands for the taps of a kernel line: with few channels 0.6 to 0.8 of what a pointer a tap would
-  // cost.
+  // Forward, a pointer stands for the taps of a kernel line, where they are neighbours in memory: with few channels 0.6 to
+  // 0.8 of what a pointer a tap would cost.
   const WindowAxis& width = shape.window.axis[2];
-  const double pointers = is_forward && width.dilation == 1 ? taps / static_cast<double>(width.kernel) : taps;
+  const bool joins = is_forward && shape.groups == 1 && width.dilation == 1;
+  const double pointers = joins ? taps / static_cast<double>(width.kernel) : taps;
   at(work, ConvCost::tile) = groups * pointers * std::ceil(positions / kernel.rows) *
                              std::ceil(lanes / static_cast<double>(kernel.vectors * kernel.width));
   at(work, ConvCost::byte) = far_bytes(4 * groups * taps * c * o);
