@@ -277,7 +277,8 @@ class Asking {
   // Many lines are left to the asking tile with this epilogue, which goes over n_k values of a row: in front of it they
   // would hold up its own reads. (From memory, two threads of a Zen 4, AVX2: 96 → 16 channels at 112×112 0.7 of the time,
   // 144 → 24 at 56×56 0.76, 256 → 64 at 56×56 0.89, 1024 → 256 at 14×14 0.95. A few lines in the tile: 24 → 144 1.07.)
-  bool step(Epilogue<T>& epilogue, std::ptrdiff_t n_k) {
+  // Returns whether they are many.
+  [[nodiscard]] bool step(Epilogue<T>& epilogue, std::ptrdiff_t n_k) {
     const bool are_many = n_x_ > kFewLines;
     if (are_many) {
       epilogue.ahead = x_;

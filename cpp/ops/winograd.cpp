@@ -547,9 +547,21 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   // 128×128 0.84 to 0.94 of the time, 32 at 256×256 0.85, 128 at 28×28 0.92 to 1.0; 256 at 14×14 would take 1.03.)
   const bool asks = is_far(grid.n_images() * (x.image_bytes() + grad_y.image_bytes())) &&
                     bytes(block * grid.m * grid.m * (c + o)) <= 2 * l2;
-  const auto n_outer_tiles = [](std::ptrdiff_t n_rows, std::ptrdiff_t n_columns) {
+  // f(ask), where ask() is to be called before each of the tiles that multiply n_rows by c, so many times.
+  const auto asking_for = [&](std::ptrdiff_t first, std::ptrdiff_t count, std::ptrdiff_t n_rows, std::ptrdiff_t times,
+                              const auto& f) {
+    if (!asks) {
+      f([] {});
+      return;
+    }
     const GemmKernels<float>& kernel = kernels().gemm<float>();
-    return ceil_div(n_rows, kernel.rows) * ceil_div(n_columns, kernel.vectors * kernel.width);
+    const std::ptrdiff_t n_turns = times * ceil_div(n_rows, kernel.rows) * ceil_div(c, kernel.vectors * kernel.width);
+    TilesAhead of_x(grid, x, TilesAhead::Use::read_around, first, count, n_turns);
+    TilesAhead of_grad(grid, grad_y, TilesAhead::Use::read, first, count, n_turns);
+    f([&] {
+      of_x.turn();
+      of_grad.turn();
+    });
   };
   if (by_parts) {
     const auto run = [&](std::ptrdiff_t part, int worker) {
@@ -560,22 +572,11 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
         const std::ptrdiff_t count = std::min(block, end - first);
         to_planes(input, grid, x, true, first, count, v_of(worker), 0);
         to_planes(grad_output, grid, grad_y, false, first, count, z_of(worker), 0);
-        const auto accumulate_all = [&](const auto& ask) {
+        asking_for(first + count, count, o, n_points, [&](const auto& ask) {
           for (std::ptrdiff_t point = 0; point < n_points; ++point) {
             accumulate(z_of(worker), v_of(worker), point, count, 0, o, 0, c, u, first > begin, ask);
           }
-        };
-        if (asks) {
-          const std::ptrdiff_t n_turns = n_points * n_outer_tiles(o, c);
-          TilesAhead of_x(grid, x, TilesAhead::Use::read_around, first + count, count, n_turns);
-          TilesAhead of_grad(grid, grad_y, TilesAhead::Use::read, first + count, count, n_turns);
-          accumulate_all([&] {
-            of_x.turn();
-            of_grad.turn();
-          });
-        } else {
-          accumulate_all([] {});
-        }
+        });
       }
     };
     parallel_for(n_parts, run, n_workers);
@@ -599,22 +600,13 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
           Planes z = z_of(0);
           v.data += row * v.row;
           z.data += row * z.row;
-          const std::ptrdiff_t n_rows = std::min(kRowBlock, count - row);
-          if (!asks) {
-            accumulate(z, v, point, n_rows, begin, end, 0, c, u, first + row > 0, [] {});
-            continue;
-          }
-          const std::ptrdiff_t n_turns = n_outer_tiles(end - begin, c);
+          // Each call asks for a share of the next block.
           const std::ptrdiff_t n_row_blocks = ceil_div(count, kRowBlock);
           const Partition next(block, ceil_div(block, n_points * filters.n_parts * n_row_blocks));
           const std::ptrdiff_t share = task * n_row_blocks + row / kRowBlock;
           const std::ptrdiff_t at = std::min(next.begin(share), block);
-          const std::ptrdiff_t n = next.end(share) - at;
-          TilesAhead of_x(grid, x, TilesAhead::Use::read_around, first + block + at, n, n_turns);
-          TilesAhead of_grad(grid, grad_y, TilesAhead::Use::read, first + block + at, n, n_turns);
-          accumulate(z, v, point, n_rows, begin, end, 0, c, u, first + row > 0, [&] {
-            of_x.turn();
-            of_grad.turn();
+          asking_for(first + block + at, next.end(share) - at, end - begin, 1, [&](const auto& ask) {
+            accumulate(z, v, point, std::min(kRowBlock, count - row), begin, end, 0, c, u, first + row > 0, ask);
           });
         }
       });
