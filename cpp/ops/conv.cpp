@@ -4,6 +4,7 @@
 #include "ops/conv_passes.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/map.hpp"
+#include "ops/pointwise.hpp"
 #include "ops/shape.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -112,11 +113,27 @@ Array dense_operand(const char* op, const char* what, const Array* operand, cons
   return relayout(*operand, Layout::channels_last);
 }
 
-Array dense_bias(const Fused& fused) {
-  if (fused.bias == nullptr) {
-    return {};
-  }
-  return fused.bias->is_dense(Layout::row_major) ? *fused.bias : relayout(*fused.bias, Layout::row_major);
+// A convolution's result, with what `fused` says behind it; run(T, y, tail) computes it.
+template <class F>
+Array delivered_product(const char* op, DType dtype, const Array& weight, const Fused& fused, const ConvGeometry& geometry,
+                        RowSums* sums, F&& run) {
+  const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, weight.rank());
+  const Array y = make_result(op, dtype, y_shape, fused, true);
+  dispatch_float(op, dtype, [&](auto zero) {
+    const Array bias = dense_bias(fused);
+    const Array addend = dense_operand(op, "an addend", fused.add, y);
+    const Finish finish(fused, y, addend, true);
+    GemmTail tail = make_tail(fused, bias, fused.clamps);
+    tail.finish = finish.is_empty() ? nullptr : &finish;
+    tail.sums = sums;
+    tail.result = &y;
+    if (fused.add != nullptr && !fused.adds_last) {
+      tail.adds = true;
+      tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
+    }
+    run(zero, y, tail);
+  });
+  return delivered(y, fused);
 }
 
 }  // namespace
@@ -131,29 +148,37 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   const ConvGeometry geometry = make_geometry(op, x.shape(), weight.shape(), params);
   check_bias(op, fused.bias, x, weight.shape(0));
   if (goes_by_groups(ConvPass::forward, geometry, x.shape(), weight.shape(), x.dtype())) {
+    const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank());
+    const Array y = make_result(op, x.dtype(), y_shape, fused, false);
+    const Array addend = dense_operand(op, "an addend", fused.add, y);
     Fused first = fused;
     first.clamps = clamps_sums(fused);
-    const Array y = depthwise_conv(op, x, weight, first, params, sums);
-    Finish(fused, y, dense_operand(op, "an addend", fused.add, y), false).run(y);
+    depthwise_conv(op, x, weight, y, first, params, sums, Finish(fused, y, addend, false));
     return delivered(y, fused);
   }
-  const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, x.rank());
-  const Array y = make_result(op, x.dtype(), y_shape, fused, true);
-  dispatch_float(op, x.dtype(), [&](auto zero) {
-    const Array bias = dense_bias(fused);
-    const Array addend = dense_operand(op, "an addend", fused.add, y);
-    const Finish finish(fused, y, addend, true);
-    GemmTail tail = make_tail(fused, bias, fused.clamps);
-    tail.finish = finish.is_empty() ? nullptr : &finish;
-    tail.sums = sums;
-    tail.result = &y;
-    if (fused.add != nullptr && !fused.adds_last) {
-      tail.adds = true;
-      tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
-    }
-    run_forward<decltype(zero)>(channels_last(x), weight, y, tail, geometry);
-  });
-  return delivered(y, fused);
+  return delivered_product(op, x.dtype(), weight, fused, geometry, sums,
+                           [&](auto zero, const Array& y, const GemmTail& tail) {
+                             run_forward<decltype(zero)>(channels_last(x), weight, y, tail, geometry);
+                           });
+}
+
+Array pointwise_conv(const char* op, DType dtype, const Extents& x_shape, const PixelSource& pixels, const Array& weight,
+                     const Fused& fused) {
+  check<DTypeError>(weight.dtype() == dtype, op, ": expected tensors of one dtype, got ", dtype_name(dtype), " and ",
+                    dtype_name(weight.dtype()), "; convert one with .to()");
+  const ConvGeometry geometry = make_geometry(op, x_shape, weight.shape(), pointwise_params(weight));
+  check(geometry.window.n_taps() == 1, op, ": expected a pointwise weight (O, C, 1, ...), got ", weight.shape(),
+        "; only products of pixels go by rows that are made");
+  check_bias(op, fused.bias, weight, weight.shape(0));
+  return delivered_product(op, dtype, weight, fused, geometry, nullptr,
+                           [&](auto zero, const Array& y, const GemmTail& tail) {
+                             run_pointwise<decltype(zero)>(pixels.of(zero), weight, y, tail, geometry);
+                           });
+}
+
+Extents conv_shape(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
+  const ConvGeometry geometry = make_geometry(op, x_shape, weight_shape, params);
+  return output_shape(geometry.n, weight_shape[0], geometry.window, &WindowAxis::out, x_shape.rank());
 }
 
 std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape, const Extents& weight_shape,

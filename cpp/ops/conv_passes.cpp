@@ -262,6 +262,25 @@ bool ran_by_runs(const Reading<T>& reading, const Array& weight, const Array& y,
   return true;
 }
 
+// The filters of all groups, whose taps read k values each.
+template <class T>
+std::shared_ptr<const PackedList<T>> packed_filters(const Array& weight, const ConvGeometry& geometry, std::ptrdiff_t k,
+                                                    std::ptrdiff_t n_taps) {
+  return cached<T>(weight, derived_key(ConvPass::forward, k, n_taps, geometry.groups), [&] {
+    const std::ptrdiff_t ld = n_taps * k;  // values of one filter
+    const Array dense = dense_weight(weight);
+    std::vector<std::ptrdiff_t> offsets;
+    for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
+      offsets.push_back(t * k);
+    }
+    PackedList<T> list;
+    for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
+      list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, k, 1, geometry.o, ld));
+    }
+    return list;
+  });
+}
+
 template <class T>
 void forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const ConvGeometry& geometry,
              bool is_folded) {
@@ -276,19 +295,7 @@ void forward(const Array& x, const Array& weight, const Array& y, const GemmTail
     return;
   }
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
-  const std::ptrdiff_t ld = n_taps * reading.k;  // values of one filter
-  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_taps, geometry.groups), [&] {
-    const Array dense = dense_weight(weight);
-    std::vector<std::ptrdiff_t> offsets;
-    for (std::ptrdiff_t t = 0; t < n_taps; ++t) {
-      offsets.push_back(t * reading.k);
-    }
-    PackedList<T> list;
-    for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
-      list.push_back(pack<T>(dense.data<T>() + g * geometry.o * ld, offsets, reading.k, 1, geometry.o, ld));
-    }
-    return list;
-  });
+  const auto packed = packed_filters<T>(weight, geometry, reading.k, n_taps);
   if (is_folded && geometry.window.is_padded() && !(*packed)[0]->is_finite) {
     // The zeros of the padded copy must not meet a weight that is not finite.
     forward<T>(x, weight, y, tail, geometry, false);
@@ -381,6 +388,18 @@ void run_forward(const Array& x, const Array& weight, const Array& y, const Gemm
 }
 
 template <class T>
+void run_pointwise(const RowSource<T>& pixels, const Array& weight, const Array& y, const GemmTail& tail,
+                   const ConvGeometry& geometry) {
+  const auto packed = packed_filters<T>(weight, geometry, geometry.c, 1);
+  Gemm<T> product{.a = made_rows<T>(geometry.n, spatial(geometry.window, &WindowAxis::out)),
+                  .b = (*packed)[0],
+                  .y = {.y = y.data<T>(), .stride_n = y.stride(0), .stride = spatial_strides(y)},
+                  .tail = tail,
+                  .source = &pixels};
+  indirect_gemm(std::vector<Gemm<T>>{std::move(product)});
+}
+
+template <class T>
 void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weight, const ConvGeometry& geometry) {
   grad_weight_of<T>(grad_y, x, grad_weight, geometry, folds(geometry));
 }
@@ -388,6 +407,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
 #define STRIATE_INSTANTIATE(T)                                                                                             \
   template bool ran_winograd<T>(ConvPass, const Array&, const Array&, const Array&, const GemmTail&, const ConvGeometry&); \
   template void run_forward<T>(const Array&, const Array&, const Array&, const GemmTail&, const ConvGeometry&);            \
+  template void run_pointwise<T>(const RowSource<T>&, const Array&, const Array&, const GemmTail&, const ConvGeometry&);    \
   template void run_grad_weight<T>(const Array&, const Array&, const Array&, const ConvGeometry&);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)

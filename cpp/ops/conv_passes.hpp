@@ -40,6 +40,11 @@ inline Position spatial_strides(const Array& x) {
 template <class T>
 void run_forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const ConvGeometry& geometry);
 
+// y = tail(the forward pass of a pointwise convolution) over pixels that a source makes.
+template <class T>
+void run_pointwise(const RowSource<T>& pixels, const Array& weight, const Array& y, const GemmTail& tail,
+                   const ConvGeometry& geometry);
+
 // grad_x = tail(the data gradient), which is the transposed convolution, too.
 template <class T>
 void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,

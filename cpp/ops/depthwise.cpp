@@ -5,6 +5,7 @@
 #include "ops/depthwise.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "kernels/table.hpp"
@@ -50,14 +51,6 @@ Maps make_maps(const char* op, const Extents& x_shape, const Extents& weight_sha
   maps.stride = maps.window.axis[2].stride;
   maps.forward.cut(1);
   return maps;
-}
-
-Extents output_shape(std::ptrdiff_t n, std::ptrdiff_t channels, const Window& window, int rank) {
-  Extents shape{n, channels};
-  for (int i = 5 - rank; i < 3; ++i) {
-    shape.push_back(window.axis[static_cast<std::size_t>(i)].out);
-  }
-  return shape;
 }
 
 // (N, C, …) as (N, C, M, …), each channel M times (stride 0), or each group of M channels apart.
@@ -171,9 +164,10 @@ template <class T>
 class RowsAhead {
  public:
   // Of several depths, the lines of the last. `asks_y`: rows of y are wanted as well.
-  RowsAhead(const GatherPlan& plan, const Array& x, const Array& y, bool asks_y)
-      : plan_(plan), source_(x), target_(y), x_(x.data<T>()), y_(y.data<T>()) {
-    const bool pays = is_far((x.size() + y.size()) * kBytes);
+  RowsAhead(const GatherPlan& plan, const Array& x, const Image& target, const T* y, bool asks_y)
+      : plan_(plan), source_(x), target_(target), x_(x.data<T>()), y_(y) {
+    const std::ptrdiff_t n_y = target.n * target.size[0] * target.size[1] * target.size[2] * target.channels;
+    const bool pays = is_far((x.size() + n_y) * kBytes);
     x_line_ = pays && are_dense(source_) ? source_.stride[1] * kBytes : 0;
     y_row_ = pays && asks_y && are_dense(target_) ? target_.stride[1] * kBytes : 0;
   }
@@ -241,101 +235,148 @@ Ahead share(const Ahead& ahead, std::ptrdiff_t i, std::ptrdiff_t n) {
 enum class Reach { forward, grad_input };
 
 // Rows of y whose windows are lines of neighbouring taps, edges included. The data gradient of stride 1 reads the taps from
-// last to first. Returns false where there is no kernel for them.
+// last to first.
 template <class T>
-bool ran_lines(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
-               const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue, RowSums* sums) {
-  const Image source(x);
-  const Image target(y);
-  const DepthwiseKernels<T>& kernel = kernels().depthwise<T>(group);
-  const std::ptrdiff_t channels = source.channels;
-  if (width.dilation > 1 || !kernel.has_lines(width.kernel, width.stride, target.size[2], channels) ||
-      plan.axis[0].n_taps * plan.axis[1].n_taps > kMaxTaps) {
-    return false;
+class LineRows {
+ public:
+  // y has n_w pixels a row. Where applies() is false there is no kernel for them.
+  LineRows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
+           const T* packed, std::ptrdiff_t n_w, const DepthwiseEpilogue<T>& epilogue)
+      : plan_(plan),
+        width_(width),
+        group_(group),
+        reverses_(reach == Reach::grad_input && width.stride == 1),
+        source_(x),
+        x_(x.data<T>()),
+        packed_(packed),
+        n_w_(n_w),
+        epilogue_(epilogue) {
+    const DepthwiseKernels<T>& kernel = kernels().depthwise<T>(group);
+    applies_ = width.dilation == 1 && kernel.has_lines(width.kernel, width.stride, n_w, source_.channels) &&
+               plan.axis[0].n_taps * plan.axis[1].n_taps <= kMaxTaps;
+    run_ = reach == Reach::grad_input && width.stride > 1 ? kernel.lines_transposed : kernel.lines;
   }
-  const bool transposes = reach == Reach::grad_input && width.stride > 1;
-  const bool reverses = reach == Reach::grad_input && width.stride == 1;
-  const auto run = transposes ? kernel.lines_transposed : kernel.lines;
+
+  [[nodiscard]] bool applies() const { return applies_; }
+  [[nodiscard]] std::ptrdiff_t channels() const { return source_.channels; }
+  [[nodiscard]] std::ptrdiff_t cost() const {  // multiply-adds of a row
+    return n_w_ * channels() * plan_.axis[0].n_taps * plan_.axis[1].n_taps * width_.kernel * group_;
+  }
+
+  // Channels go by blocks of nearly equal width. Narrow ones pay where each line is read for more than three rows of y
+  // (144 channels at 56×56, 3×3: 0.94 of the time in one block; 240 at 28×28, 5×5: 1.15).
+  [[nodiscard]] Partition blocks() const {
+    const std::ptrdiff_t least = (plan_.axis[0].n_taps * plan_.axis[1].n_taps <= 3 ? 8 : 2) * kLine;
+    const std::ptrdiff_t n_blocks = std::max<std::ptrdiff_t>(
+        1, channels() / channels_in_l1<T>(plan_, width_, source_.size[2], n_w_, least));
+    return {channels(), ((channels() + n_blocks - 1) / n_blocks + kLine - 1) / kLine * kLine};
+  }
+
+  // Channels [c, c_end) of row (image, d, h), to pixels y_step apart; of fewer than a vector, a vector.
+  void make(std::ptrdiff_t image, std::ptrdiff_t d, std::ptrdiff_t h, std::ptrdiff_t c, std::ptrdiff_t c_end, T* y,
+            std::ptrdiff_t y_step, bool streams, const Ahead& ahead) const {
+    // The last block is a vector wide at least: it overlaps, and computes the same.
+    c = std::max<std::ptrdiff_t>(0, std::min(c, channels() - kLine));
+    const T* pixels[kMaxTaps];
+    const T* weights[kMaxTaps];
+    std::ptrdiff_t n_lines = 0;
+    for (const AxisMap::Entry& in_d : plan_.axis[0].at(d)) {
+      for (const AxisMap::Entry& in_h : plan_.axis[1].at(h)) {
+        const std::ptrdiff_t first = (in_d.tap * plan_.axis[1].n_taps + in_h.tap) * width_.kernel;
+        pixels[n_lines] = x_ + source_.at(image, in_d.source, in_h.source, 0) + c;
+        weights[n_lines++] = packed_ + (first + (reverses_ ? width_.kernel - 1 : 0)) * group_ * channels() + c;
+      }
+    }
+    DepthwiseEpilogue<T> here = epilogue_;
+    here.bias = epilogue_.bias != nullptr ? epilogue_.bias + c : nullptr;
+    run_({.x = pixels,
+          .w = weights,
+          .n_lines = n_lines,
+          .w_step = reverses_ ? -group_ * channels() : group_ * channels(),
+          .w_turn = channels(),
+          .taps = width_.kernel,
+          .stride = width_.stride,
+          .pad = reverses_ ? width_.kernel - 1 - width_.pad_begin : width_.pad_begin,
+          .in = source_.size[2],
+          .pixel = source_.stride[2],
+          .n = n_w_,
+          .channels = c_end - c,
+          .y = y + c,
+          .y_step = y_step,
+          .epilogue = &here,
+          .streams = streams,
+          .ahead = ahead});
+  }
+
+ private:
+  static constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
+
+  const GatherPlan& plan_;
+  const WindowAxis& width_;
+  std::ptrdiff_t group_;
+  bool reverses_;
+  bool applies_;
+  Image source_;
+  const T* x_;
+  const T* packed_;
+  std::ptrdiff_t n_w_;
+  DepthwiseEpilogue<T> epilogue_;
+  void (*run_)(const DepthwiseLines<T>& lines);
+};
+
+template <class T>
+void run_lines(const LineRows<T>& lines, const GatherPlan& plan, std::ptrdiff_t group, const Array& x, const Array& y,
+               RowSums* sums, const Finish& finish) {
+  const Image target(y);
   constexpr std::ptrdiff_t kLeastTaskCost = 1 << 16;  // multiply-adds
   constexpr std::ptrdiff_t kMostTaskCost = 1 << 20;
   constexpr std::ptrdiff_t kTasksAimed = 64;
-  const std::ptrdiff_t row_cost =
-      target.size[2] * channels * plan.axis[0].n_taps * plan.axis[1].n_taps * width.kernel * group;
+  const std::ptrdiff_t channels = lines.channels();
   const std::ptrdiff_t n_rows = target.n * target.size[0] * target.size[1];
-  const std::ptrdiff_t cost = std::clamp(n_rows * row_cost / kTasksAimed, kLeastTaskCost, kMostTaskCost);
-  // Channels go by blocks of nearly equal width. Narrow ones pay where each line is read for more than three rows of y
-  // (144 channels at 56×56, 3×3: 0.94 of the time in one block; 240 at 28×28, 5×5: 1.15).
-  constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
-  const std::ptrdiff_t least = (plan.axis[0].n_taps * plan.axis[1].n_taps <= 3 ? 8 : 2) * kLine;
-  const std::ptrdiff_t n_blocks =
-      std::max<std::ptrdiff_t>(1, channels / channels_in_l1<T>(plan, width, source.size[2], target.size[2], least));
-  const Partition blocks(channels, ((channels + n_blocks - 1) / n_blocks + kLine - 1) / kLine * kLine);
-  std::ptrdiff_t n_part = cost / std::max<std::ptrdiff_t>(1, row_cost) + 1;
-  if (blocks.n_parts > 1) {
-    n_part =
-        std::min(n_part, kMostBytesAhead / (2 * target.size[2] * channels * static_cast<std::ptrdiff_t>(sizeof(T))) + 1);
+  const std::ptrdiff_t row_values = target.size[2] * channels;
+  const std::ptrdiff_t cost = std::clamp(n_rows * lines.cost() / kTasksAimed, kLeastTaskCost, kMostTaskCost);
+  const Partition blocks = lines.blocks();
+  std::ptrdiff_t n_part = cost / std::max<std::ptrdiff_t>(1, lines.cost()) + 1;
+  if (blocks.n_parts > 1 || !finish.is_empty()) {
+    n_part = std::min(n_part, kMostBytesAhead / (2 * row_values * static_cast<std::ptrdiff_t>(sizeof(T))) + 1);
   }
   const Partition rows(n_rows, n_part);
   if (sums != nullptr && !sums->start(y, rows.part * target.size[2])) {
     sums = nullptr;
   }
-  const bool streams_y = sums == nullptr && group == 1 && streams<T>(y);
-  const RowsAhead<T> ahead(plan, x, y, !streams_y);
+  const bool streams_y = sums == nullptr && finish.is_empty() && group == 1 && streams<T>(y);
+  const RowsAhead<T> ahead(plan, x, Image(y), y.data<T>(), !streams_y);
   parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
-    const T* pixels[kMaxTaps];
-    const T* weights[kMaxTaps];
     const std::ptrdiff_t n_here = rows.end(part) - rows.begin(part);
     const Ahead next = ahead.rows(rows.end(part), rows.end(part) + n_here);
     for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
-      // The last block is a vector wide at least: it overlaps, and computes the same.
-      const std::ptrdiff_t c = std::max<std::ptrdiff_t>(0, std::min(blocks.begin(block), channels - kLine));
-      DepthwiseEpilogue<T> here = epilogue;
-      here.bias = epilogue.bias != nullptr ? epilogue.bias + c : nullptr;
       for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
         const std::ptrdiff_t h = row % target.size[1];
         const std::ptrdiff_t d = row / target.size[1] % target.size[0];
         const std::ptrdiff_t image = row / target.size[1] / target.size[0];
-        std::ptrdiff_t n_lines = 0;
-        for (const AxisMap::Entry& in_d : plan.axis[0].at(d)) {
-          for (const AxisMap::Entry& in_h : plan.axis[1].at(h)) {
-            const std::ptrdiff_t first = (in_d.tap * plan.axis[1].n_taps + in_h.tap) * width.kernel;
-            pixels[n_lines] = x.data<T>() + source.at(image, in_d.source, in_h.source, 0) + c;
-            weights[n_lines++] = packed + (first + (reverses ? width.kernel - 1 : 0)) * group * channels + c;
-          }
-        }
-        T* const out = y.data<T>() + target.at(image, d, h, 0);
-        run({.x = pixels,
-             .w = weights,
-             .n_lines = n_lines,
-             .w_step = reverses ? -group * channels : group * channels,
-             .w_turn = channels,
-             .taps = width.kernel,
-             .stride = width.stride,
-             .pad = reverses ? width.kernel - 1 - width.pad_begin : width.pad_begin,
-             .in = source.size[2],
-             .pixel = source.stride[2],
-             .n = target.size[2],
-             .channels = blocks.end(block) - c,
-             .y = out + c,
-             .y_step = target.stride[2],
-             .epilogue = &here,
-             .streams = streams_y,
-             .ahead = blocks.n_parts == 1 ? ahead.rows(row + 1, row + 2)
-                                          : share(next, block * n_here + row - rows.begin(part), blocks.n_parts * n_here)});
+        lines.make(image, d, h, blocks.begin(block), blocks.end(block), y.data<T>() + target.at(image, d, h, 0),
+                   target.stride[2], streams_y,
+                   blocks.n_parts == 1
+                       ? ahead.rows(row + 1, row + 2)
+                       : share(next, block * n_here + row - rows.begin(part), blocks.n_parts * n_here));
         if (sums != nullptr) {
           sums->add(row * target.size[2], (row + 1) * target.size[2], blocks.begin(block), blocks.end(block));
         }
       }
     }
+    if (!finish.is_empty()) {
+      finish.run(y.data<T>() + rows.begin(part) * row_values, n_here * row_values);
+    }
   });
-  return true;
 }
 
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.
 template <class T>
 void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t group, Reach reach, const Array& x,
-              const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue, RowSums* sums) {
-  if (ran_lines(plan, width, group, reach, x, packed, y, epilogue, sums)) {
+              const T* packed, const Array& y, const DepthwiseEpilogue<T>& epilogue, RowSums* sums, const Finish& finish) {
+  const LineRows<T> lines(plan, width, group, reach, x, packed, Image(y).size[2], epilogue);
+  if (lines.applies()) {
+    run_lines(lines, plan, group, x, y, sums, finish);
     return;
   }
   const Image source(x);
@@ -355,6 +396,7 @@ void run_rows(const GatherPlan& plan, const WindowAxis& width, std::ptrdiff_t gr
            to + target.at(row.image, row.d, row.h, row.run.first), row.run.step * target.stride[2], row.continues,
            row.is_last ? &epilogue : nullptr);
   });
+  finish.run(y);
 }
 
 // Adds the products of rows [begin, end) of grad_y to sum, [tap][channels], where rows are lines of neighbouring taps.
@@ -367,7 +409,7 @@ void add_lines(const GatherPlan& plan, const WindowAxis& width, const Array& gra
   constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
   // 144 channels at 56×56: 60 GFLOP/s by 32 channels, 71 by 128; from memory, at once 2.8 ms for 5.5.
   const std::ptrdiff_t block = channels_in_l1<T>(plan, width, source.size[2], target.size[2], 16 * kLine);
-  const RowsAhead<T> ahead(plan, x, grad_y, true);
+  const RowsAhead<T> ahead(plan, x, Image(grad_y), grad_y.data<T>(), true);
   const std::ptrdiff_t n_blocks = (channels - kLine) / block + 1;  // the last is a vector wide at least
   const std::ptrdiff_t row_bytes = 2 * target.size[2] * channels * static_cast<std::ptrdiff_t>(sizeof(T));
   const std::ptrdiff_t n_together = n_blocks == 1 ? end - begin : kMostBytesAhead / row_bytes + 1;
@@ -478,6 +520,73 @@ void run_grad_weight(const GatherPlan& plan, const WindowAxis& width, const Arra
   each_weight<T>(grad_weight, false, [&](T& value, std::ptrdiff_t at) { value = partial[at]; });
 }
 
+template <class T>
+DepthwiseEpilogue<T> epilogue_of(const Fused& fused, const Array& bias) {
+  return {.bias = fused.bias != nullptr ? bias.data<T>() : nullptr,
+          .clamps = fused.clamps,
+          .lo = static_cast<T>(fused.lo),
+          .hi = static_cast<T>(fused.hi)};
+}
+
+// Pixels of a result for another kernel to read.
+template <class T>
+class DepthwisePixels final : public RowSource<T> {
+ public:
+  DepthwisePixels(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params)
+      : x_(unit_channels(x)),
+        maps_(make_maps(op, x.shape(), weight.shape(), params)),
+        packed_(weight.size()),
+        bias_(dense_bias(fused)),
+        target_(result_of(x_, maps_.window)),
+        lines_(maps_.forward, maps_.window.axis[2], 1, Reach::forward, x_, packed_.data(), target_.size[2],
+               epilogue_of<T>(fused, bias_)),
+        blocks_(lines_.blocks()),
+        ahead_(maps_.forward, x_, target_, nullptr, false),
+        finish_(fused, x_, {}, false) {
+    pack_weight(weight, false, packed_.data());
+  }
+
+  [[nodiscard]] bool applies() const { return lines_.applies(); }
+
+  void make(std::ptrdiff_t begin, std::ptrdiff_t end, T* rows) const override {
+    const std::ptrdiff_t n_values = target_.size[2] * target_.channels;
+    for (std::ptrdiff_t block = 0; block < blocks_.n_parts; ++block) {
+      for (std::ptrdiff_t row = begin / line(); row < end / line(); ++row) {
+        lines_.make(row / target_.size[1] / target_.size[0], row / target_.size[1] % target_.size[0], row % target_.size[1],
+                    blocks_.begin(block), blocks_.end(block), rows + (row - begin / line()) * n_values, target_.channels,
+                    false, {});
+      }
+    }
+    finish_.run(rows, (end - begin) * target_.channels);
+  }
+
+  [[nodiscard]] std::ptrdiff_t line() const override { return target_.size[2]; }
+
+  [[nodiscard]] Piece ahead(std::ptrdiff_t begin, std::ptrdiff_t end) const override {
+    const Ahead next = ahead_.rows(begin / line(), end / line());
+    return {next.x, next.x_bytes};
+  }
+
+ private:
+  static Image result_of(const Array& x, const Window& window) {
+    Image image(x);
+    for (std::size_t i = 0; i < 3; ++i) {
+      image.size[i] = window.axis[i].out;
+    }
+    return image;
+  }
+
+  Array x_;
+  Maps maps_;
+  Buffer<T> packed_;
+  Array bias_;
+  Image target_;
+  LineRows<T> lines_;
+  Partition blocks_;
+  RowsAhead<T> ahead_;
+  Finish finish_;
+};
+
 // Whether the kernels of depthwise.isa.cpp take the groups: one input channel a group, or few enough that groups share
 // vectors.
 bool shares_vectors(ConvPass pass, DType dtype, const Extents& weight_shape, std::ptrdiff_t groups) {
@@ -532,29 +641,38 @@ double depthwise_flops(ConvPass pass, const ConvShape& shape) {
   });
 }
 
-Array depthwise_conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
-                     RowSums* sums) {
+void depthwise_conv(const char* op, const Array& x, const Array& weight, const Array& y, const Fused& fused,
+                    const ConvParams& params, RowSums* sums, const Finish& finish) {
   if (!shares_vectors(ConvPass::forward, x.dtype(), weight.shape(), params.groups)) {
-    return grouped_conv(x, weight, fused, window_of(op, x.shape(), weight.shape(), params), params.groups);
+    grouped_conv(x, weight, y, fused, window_of(op, x.shape(), weight.shape(), params), params.groups);
+    finish.run(y);
+    return;
   }
-  return dispatch_float(op, x.dtype(), [&](auto zero) {
+  dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const Maps maps = make_maps(op, x.shape(), weight.shape(), params);
-    const std::ptrdiff_t n_outputs = weight.shape(0);
-    const Array y =
-        Array::empty(x.dtype(), output_shape(x.shape(0), n_outputs, maps.window, x.rank()), Layout::channels_last);
     const Buffer<T> packed(weight.size());
     pack_weight(weight, false, packed.data());
-    const Buffer<T> bias(fused.bias != nullptr ? n_outputs : 0);
-    for (std::ptrdiff_t o = 0; o < n_outputs && fused.bias != nullptr; ++o) {
-      bias[o] = fused.bias->data<T>()[o * fused.bias->stride(0)];
-    }
+    const Array bias = dense_bias(fused);
     run_rows<T>(maps.forward, maps.window.axis[2], weight.shape(1), Reach::forward,
-                repeat_channels(x, n_outputs / x.shape(1)), packed.data(), y,
-                {bias.data(), fused.clamps, static_cast<T>(fused.lo), static_cast<T>(fused.hi)}, sums);
-    return y;
+                repeat_channels(x, weight.shape(0) / x.shape(1)), packed.data(), y, epilogue_of<T>(fused, bias), sums,
+                finish);
   });
 }
+
+template <class T>
+std::unique_ptr<const RowSource<T>> depthwise_pixels(const char* op, const Array& x, const Array& weight, const Fused& fused,
+                                                     const ConvParams& params) {
+  if (params.groups != x.shape(1) || weight.shape(0) != x.shape(1)) {
+    return nullptr;
+  }
+  auto pixels = std::make_unique<DepthwisePixels<T>>(op, x, weight, fused, params);
+  return pixels->applies() ? std::move(pixels) : nullptr;
+}
+template std::unique_ptr<const RowSource<float>> depthwise_pixels(const char*, const Array&, const Array&, const Fused&,
+                                                                  const ConvParams&);
+template std::unique_ptr<const RowSource<double>> depthwise_pixels(const char*, const Array&, const Array&, const Fused&,
+                                                                   const ConvParams&);
 
 Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
                                 const ConvParams& params) {
@@ -575,7 +693,7 @@ Array depthwise_conv_grad_input(const char* op, const Array& grad_y, const Array
     const Buffer<T> packed(weight.size());
     pack_weight(weight, true, packed.data());
     run_rows<T>(backward, maps.window.axis[2], weight.shape(1), Reach::grad_input, unit_channels(grad_y), packed.data(),
-                grad_x, {nullptr, false, T(0), T(0)}, nullptr);
+                grad_x, {nullptr, false, T(0), T(0)}, nullptr, {});
     return sum_multiplier<T>(grad_x, n_outputs / x_shape[1]);
   });
 }

@@ -9,6 +9,13 @@
 
 namespace striate {
 
+Array dense_bias(const Fused& fused) {
+  if (fused.bias == nullptr) {
+    return {};
+  }
+  return fused.bias->is_dense(Layout::row_major) ? *fused.bias : relayout(*fused.bias, Layout::row_major);
+}
+
 Finish::Finish(const Array& y)
     : item_bytes_(item_bytes(y.dtype())), type_(y.dtype() == DType::float64 ? MapType::f64 : MapType::f32) {}
 

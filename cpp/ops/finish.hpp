@@ -7,6 +7,9 @@
 
 namespace striate {
 
+// The bias of `fused`, one value after another; nothing where there is none.
+[[nodiscard]] Array dense_bias(const Fused& fused);
+
 class Finish {
  public:
   Finish() = default;

@@ -458,15 +458,10 @@ bool grouped_applies(const Extents& weight_shape, std::ptrdiff_t groups) {
   return groups > 1 && weight_shape[1] <= kMostGroup && weight_shape[0] <= groups * kMostGroup;
 }
 
-Array grouped_conv(const Array& x, const Array& weight, const Fused& fused, const Window& window, std::ptrdiff_t groups) {
-  const Position out{window.axis[0].out, window.axis[1].out, window.axis[2].out};
-  const Array y = Array::empty(
-      x.dtype(), image_shape(x.shape(0), weight.shape(0), std::span(out).last(static_cast<std::size_t>(x.rank() - 2))),
-      Layout::channels_last);
+void grouped_conv(const Array& x, const Array& weight, const Array& y, const Fused& fused, const Window& window,
+                  std::ptrdiff_t groups) {
   dispatch_float("conv", x.dtype(), [&](auto zero) {
-    const Array bias = fused.bias == nullptr                     ? Array{}
-                       : fused.bias->is_dense(Layout::row_major) ? *fused.bias
-                                                                 : relayout(*fused.bias, Layout::row_major);
+    const Array bias = dense_bias(fused);
     const GemmTail tail{.bias = fused.bias == nullptr ? nullptr : static_cast<const void*>(bias.bytes()),
                         .clamps = fused.clamps,
                         .lo = fused.lo,
@@ -474,7 +469,6 @@ Array grouped_conv(const Array& x, const Array& weight, const Fused& fused, cons
     const AxisMap maps[3] = {window_map(window.axis[0]), window_map(window.axis[1]), window_map(window.axis[2])};
     run_phases<decltype(zero)>(maps, {1, 1, 1}, unit_channels(x), dense_weight(weight), false, groups, y, tail);
   });
-  return y;
 }
 
 Array grouped_conv_grad_input(const Array& grad_y, const Array& weight, const Extents& x_shape, const Window& window,

@@ -187,10 +187,37 @@ struct Blocking {
   std::ptrdiff_t n_row_blocks;
   std::ptrdiff_t n_panel_blocks;
   std::ptrdiff_t group;  // tiles that take a panel in turn
+  std::ptrdiff_t made;   // rows that a source makes at a time
 };
 
+// Rows of whole lines that fill tiles well, in a quarter of L2; where a row is a line, those of a group of tiles.
 template <class T>
-Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff_t n_products, std::ptrdiff_t tile_rows) {
+std::ptrdiff_t rows_at_a_time(const RowSource<T>& source, const Packed<T>& b, std::ptrdiff_t tile_rows, std::ptrdiff_t group,
+                              std::ptrdiff_t most) {
+  constexpr double kFull = 0.97;
+  const std::ptrdiff_t line = source.line();
+  if (line == 1) {
+    return group * tile_rows;
+  }
+  const std::ptrdiff_t line_bytes = line * b.k * static_cast<std::ptrdiff_t>(sizeof(T));
+  const std::ptrdiff_t fit = std::clamp<std::ptrdiff_t>(
+      std::min(cache_sizes().l2_bytes / 4 / std::max<std::ptrdiff_t>(1, line_bytes), most / line), 1, tile_rows);
+  std::ptrdiff_t best = 1;
+  double fullest = 0;
+  for (std::ptrdiff_t n = 1; n <= fit && fullest < kFull; ++n) {
+    const double full = static_cast<double>(n * line) / static_cast<double>(round_up(n * line, tile_rows));
+    if (full > fullest) {
+      best = n;
+      fullest = full;
+    }
+  }
+  return best * line;
+}
+
+template <class T>
+Blocking choose_blocking(const Gemm<T>& gemm, std::ptrdiff_t n_products, std::ptrdiff_t tile_rows) {
+  const std::ptrdiff_t n_rows = gemm.a.n_rows();
+  const Packed<T>& b = *gemm.b;
   const std::ptrdiff_t panel_bytes = b.n_taps * b.k * b.panel * static_cast<std::ptrdiff_t>(sizeof(T));
   const std::ptrdiff_t fit =
       std::max<std::ptrdiff_t>(1, cache_sizes().l2_bytes / 2 / std::max<std::ptrdiff_t>(1, panel_bytes));
@@ -203,19 +230,25 @@ Blocking choose_blocking(std::ptrdiff_t n_rows, const Packed<T>& b, std::ptrdiff
   const double aimed =
       total < 2 * kLeastTaskFlops ? total : std::clamp(total / kTasksAimed, kLeastTaskFlops, kMostTaskFlops);
   const double wanted = std::min(aimed / std::max(row_flops, 1.0), static_cast<double>(n_rows));
-  const std::ptrdiff_t rows = std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows,
-                                                         round_up(n_rows, tile_rows));
+  std::ptrdiff_t rows = std::clamp<std::ptrdiff_t>(round_up(static_cast<std::ptrdiff_t>(wanted), tile_rows), tile_rows,
+                                                   round_up(n_rows, tile_rows));
   // A panel that fits into half of L1 is used by as many tiles as have their rows in the other half.
   const std::ptrdiff_t half_l1 = cache_sizes().l1_bytes / 2;
   const std::ptrdiff_t tile_bytes = tile_rows * b.n_taps * b.k * static_cast<std::ptrdiff_t>(sizeof(T));
   const std::ptrdiff_t group =
       panel_bytes <= half_l1 ? std::clamp<std::ptrdiff_t>(half_l1 / std::max<std::ptrdiff_t>(1, tile_bytes), 1, kMostGroup)
                              : 1;
+  std::ptrdiff_t made = rows;
+  if (gemm.source != nullptr) {
+    made = rows_at_a_time(*gemm.source, b, tile_rows, group, rows);
+    rows = round_up(rows, made);
+  }
   return {.rows = rows,
           .panels = panels,
           .n_row_blocks = ceil_div(n_rows, rows),
           .n_panel_blocks = ceil_div(b.n_panels, panels),
-          .group = group};
+          .group = group,
+          .made = made};
 }
 
 template <class T>
@@ -229,6 +262,8 @@ struct Task {
   std::ptrdiff_t panel_end;
   std::ptrdiff_t group;        // tiles that take a panel in turn while it is in L1
   const T** pointers_scratch;  // group · n_taps · tile rows
+  std::ptrdiff_t made;         // rows that a source makes at a time
+  T* made_scratch;             // made · k
 };
 
 // Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines (past L2 but
@@ -268,9 +303,12 @@ class Asking {
 
   // n_rows from x and y on, in n_steps.
   void start(const T* x, const T* y, std::ptrdiff_t n_rows, std::ptrdiff_t n_steps) {
-    x_ = reinterpret_cast<const char*>(x);
+    start({x, n_rows * x_bytes_}, y, n_rows, n_steps);
+  }
+  void start(const Piece& x, const T* y, std::ptrdiff_t n_rows, std::ptrdiff_t n_steps) {
+    x_ = static_cast<const char*>(x.begin);
     y_ = reinterpret_cast<const char*>(y);
-    n_x_ = ceil_div(n_rows * x_bytes_, n_steps * kAlignment);
+    n_x_ = ceil_div(x.n_bytes, n_steps * kAlignment);
     n_y_ = ceil_div(n_rows * y_bytes_, n_steps * kAlignment);
   }
 
@@ -333,102 +371,157 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
+// Share i of n.
+Piece share(const Piece& piece, std::ptrdiff_t i, std::ptrdiff_t n) {
+  const std::ptrdiff_t each = round_up(ceil_div(piece.n_bytes, n), kAlignment);
+  const std::ptrdiff_t n_bytes = std::clamp<std::ptrdiff_t>(piece.n_bytes - i * each, 0, each);
+  return n_bytes == 0 ? Piece{} : Piece{static_cast<const char*>(piece.begin) + i * each, n_bytes};
+}
+
 template <class T>
-void run_task(const Task<T>& task, const GemmKernels<T>& kernel) {
-  const Gemm<T>& gemm = task.gemm;
-  const Packed<T>& b = *gemm.b;
-  // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
-  const bool one_by_one = !b.is_finite && task.pointers.is_padded();
-  const std::ptrdiff_t most_rows = one_by_one ? 1 : tile_rows(kernel, b);
-  const std::ptrdiff_t n_rows = task.row_end - task.row_begin;
-  const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
-  Epilogue<T> epilogue{.bias = nullptr,
-                       .clamps = gemm.tail.clamps,
-                       .streams = gemm.tail.sums == nullptr && streams(gemm),
-                       .lo = static_cast<T>(gemm.tail.lo),
-                       .hi = static_cast<T>(gemm.tail.hi),
-                       .adds = gemm.tail.adds,
-                       .addend = gemm.tail.addend,
-                       .gates = gemm.tail.gates,
-                       .gate = gemm.tail.gate};
-  // Tiles of nearly equal height: a short last tile would waste the registers.
-  const std::ptrdiff_t height = n_rows / n_tiles;
-  const std::ptrdiff_t n_higher = n_rows % n_tiles;
+class TaskRun {
+ public:
+  TaskRun(const Task<T>& task, const GemmKernels<T>& kernel)
+      : task_(task),
+        kernel_(kernel),
+        walk_(task.gemm, task.row_begin),
+        told_(task.row_begin),
+        epilogue_{.bias = nullptr,
+                  .clamps = tail().clamps,
+                  .streams = tail().sums == nullptr && streams(task.gemm),
+                  .lo = static_cast<T>(tail().lo),
+                  .hi = static_cast<T>(tail().hi),
+                  .adds = tail().adds,
+                  .addend = tail().addend,
+                  .gates = tail().gates,
+                  .gate = tail().gate},
+        asking_(task.gemm, epilogue_.streams, n_panels()) {}
+
+  void run() {
+    const RowSource<T>* const source = task_.gemm.source;
+    if (source == nullptr) {
+      multiply(task_.row_begin, task_.row_end, {});
+      return;
+    }
+    for (std::ptrdiff_t begin = task_.row_begin; begin < task_.row_end; begin += task_.made) {
+      const std::ptrdiff_t end = std::min(task_.row_end, begin + task_.made);
+      source->make(begin, end, task_.made_scratch);
+      multiply(begin, end, end < task_.row_end ? source->ahead(end, std::min(task_.row_end, end + task_.made)) : Piece{});
+    }
+  }
+
+ private:
   struct Tile {
     int rows;
     int run;  // taps that a pointer stands for
     T* y[kMaxTileRows];
   };
-  Tile tiles[kMostGroup];
-  RowWalk<T> walk(gemm, task.row_begin);
-  std::ptrdiff_t done = task.row_begin;
-  std::ptrdiff_t told = task.row_begin;
-  const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel, b);
-  Asking<T> asking(gemm, epilogue.streams, task.panel_end - task.panel_begin);
-  for (std::ptrdiff_t first = 0; first < n_tiles; first += task.group) {
-    const std::ptrdiff_t n_group = std::min(n_tiles - first, task.group);
-    for (std::ptrdiff_t t = 0; t < n_group; ++t) {
-      Tile& tile = tiles[t];
-      tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
-      const T* base[kMaxTileRows];
-      Position at[kMaxTileRows];
-      walk.take(tile.rows, base, tile.y, task.pointers.is_padded() ? at : nullptr);
-      tile.run = task.pointers.fill(base, at, tile.rows, task.zero, task.pointers_scratch + t * n_pointers);
+
+  [[nodiscard]] const GemmTail& tail() const { return task_.gemm.tail; }
+  [[nodiscard]] std::ptrdiff_t n_panels() const { return task_.panel_end - task_.panel_begin; }
+
+  // Rows [begin, end), all at once. `next` is what the source, where there is one, reads for those after them.
+  void multiply(std::ptrdiff_t begin, std::ptrdiff_t end, const Piece& next) {
+    const Packed<T>& b = *task_.gemm.b;
+    // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
+    const bool one_by_one = !b.is_finite && task_.pointers.is_padded();
+    const std::ptrdiff_t most_rows = one_by_one ? 1 : tile_rows(kernel_, b);
+    const std::ptrdiff_t n_rows = end - begin;
+    const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
+    // Tiles of nearly equal height: a short last tile would waste the registers.
+    const std::ptrdiff_t height = n_rows / n_tiles;
+    const std::ptrdiff_t n_higher = n_rows % n_tiles;
+    const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel_, b);
+    Tile tiles[kMostGroup];
+    std::ptrdiff_t done = begin;
+    for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
+      const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
+      for (std::ptrdiff_t t = 0; t < n_group; ++t) {
+        Tile& tile = tiles[t];
+        tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
+        const T* base[kMaxTileRows];
+        Position at[kMaxTileRows];
+        walk_.take(tile.rows, base, tile.y, task_.pointers.is_padded() ? at : nullptr);
+        for (int m = 0; task_.gemm.source != nullptr && m < tile.rows; ++m) {
+          base[m] = task_.made_scratch + (done - begin + m) * b.k;
+        }
+        tile.run = task_.pointers.fill(base, at, tile.rows, task_.zero, task_.pointers_scratch + t * n_pointers);
+        done += tile.rows;
+      }
+      const std::ptrdiff_t next_rows = std::min(end - done, n_group * (height + 1));
+      if (task_.gemm.source == nullptr) {
+        asking_.start(walk_.x(), walk_.y(), next_rows, n_group * n_panels());
+      } else {
+        asking_.start(share(next, first / task_.group, ceil_div(n_tiles, task_.group)), walk_.y(), next_rows,
+                      n_group * n_panels());
+      }
+      multiply_group(tiles, n_group);
+      finish(tiles, n_group, done);
     }
-    const std::ptrdiff_t column_begin = task.panel_begin * b.panel;
-    const std::ptrdiff_t column_end = std::min(b.columns, task.panel_end * b.panel);
-    for (std::ptrdiff_t t = 0; t < n_group; ++t) {
-      done += tiles[t].rows;
-    }
-    const std::ptrdiff_t next_rows = std::min(task.row_end - done, n_group * (height + 1));
-    asking.start(walk.x(), walk.y(), next_rows, n_group * (task.panel_end - task.panel_begin));
+  }
+
+  void multiply_group(const Tile* tiles, std::ptrdiff_t n_group) {
+    const Packed<T>& b = *task_.gemm.b;
+    const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel_, b);
     std::ptrdiff_t n_panels = 1;  // at a time
-    for (std::ptrdiff_t p = task.panel_begin; p < task.panel_end; p += n_panels) {
+    for (std::ptrdiff_t p = task_.panel_begin; p < task_.panel_end; p += n_panels) {
       const std::ptrdiff_t column = p * b.panel;
-      n_panels = n_group == 1 && tiles[0].rows == 1 ? full_panels(b, p, task.panel_end) : 1;
+      n_panels = n_group == 1 && tiles[0].rows == 1 ? full_panels(b, p, task_.panel_end) : 1;
       const std::ptrdiff_t n_cols = std::min(b.columns - column, n_panels * b.panel);
       const auto vectors = static_cast<std::size_t>(b.panel_columns(p) / b.width);
       const T* const panel = b.panel_data(p);
-      if (gemm.tail.bias != nullptr) {
-        epilogue.bias = static_cast<const T*>(gemm.tail.bias) + column;
+      if (tail().bias != nullptr) {
+        epilogue_.bias = static_cast<const T*>(tail().bias) + column;
       }
       if (n_panels > 1) {
         const Tile& tile = tiles[0];
-        kernel.row[n_panels - 1](task.pointers_scratch, b.n_taps / tile.run, b.k * tile.run, panel, tile.y[0] + column,
-                                 n_cols, epilogue);
+        kernel_.row[n_panels - 1](task_.pointers_scratch, b.n_taps / tile.run, b.k * tile.run, panel, tile.y[0] + column,
+                                  n_cols, epilogue_);
         continue;
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         const Tile& tile = tiles[t];
-        const auto& kernels = asking.step(epilogue, b.n_taps * b.k) ? kernel.asking_tile : kernel.tile;
-        kernels[tile.rows - 1][vectors - 1](task.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
-                                            panel, tile.y, column, n_cols, epilogue);
+        const auto& kernels = asking_.step(epilogue_, b.n_taps * b.k) ? kernel_.asking_tile : kernel_.tile;
+        kernels[tile.rows - 1][vectors - 1](task_.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
+                                            panel, tile.y, column, n_cols, epilogue_);
       }
     }
-    if (gemm.tail.finish != nullptr) {
-      const std::ptrdiff_t n_cols = column_end - column_begin;
+  }
+
+  // What goes over rows that are done, up to `done`, while they are near.
+  void finish(const Tile* tiles, std::ptrdiff_t n_group, std::ptrdiff_t done) {
+    const Packed<T>& b = *task_.gemm.b;
+    const std::ptrdiff_t column_begin = task_.panel_begin * b.panel;
+    const std::ptrdiff_t n_cols = std::min(b.columns, task_.panel_end * b.panel) - column_begin;
+    if (tail().finish != nullptr) {
       T* begin = nullptr;  // of neighbouring rows
       std::ptrdiff_t length = 0;
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         for (int m = 0; m < tiles[t].rows; ++m) {
           T* const row = tiles[t].y[m] + column_begin;
           if (row != begin + length) {
-            gemm.tail.finish->run(begin, length);
+            tail().finish->run(begin, length);
             begin = row;
             length = 0;
           }
           length += n_cols;
         }
       }
-      gemm.tail.finish->run(begin, length);
+      tail().finish->run(begin, length);
     }
-    if (gemm.tail.sums != nullptr &&
-        ((done - told) * (column_end - column_begin) >= kSummedValues || done == task.row_end)) {
-      gemm.tail.sums->add(told, done, column_begin, column_end);
-      told = done;
+    if (tail().sums != nullptr && ((done - told_) * n_cols >= kSummedValues || done == task_.row_end)) {
+      tail().sums->add(told_, done, column_begin, column_begin + n_cols);
+      told_ = done;
     }
   }
-}
+
+  const Task<T>& task_;
+  const GemmKernels<T>& kernel_;
+  RowWalk<T> walk_;
+  std::ptrdiff_t told_;  // rows that the sums were told of
+  Epilogue<T> epilogue_;
+  Asking<T> asking_;
+};
 
 // Whether rows of the product are the pixels of the whole result, one after another.
 template <class T>
@@ -499,6 +592,18 @@ std::shared_ptr<const Packed<T>> pack(const T* w, const std::vector<std::ptrdiff
 }
 
 template <class T>
+Gather<T> made_rows(std::ptrdiff_t n, const Position& grid) {
+  return {.x = nullptr,
+          .stride_n = 0,
+          .stride = {0, 0, 0},
+          .in = grid,
+          .n = n,
+          .grid = grid,
+          .step = {1, 1, 1},
+          .taps = {{0, 0, 0}}};
+}
+
+template <class T>
 void indirect_gemm(std::vector<Gemm<T>> products) {
   if (products.empty() || products[0].a.n_rows() == 0 || products[0].b->columns == 0) {
     return;
@@ -510,7 +615,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const Packed<T>& b = *products[0].b;
   const auto n_products = static_cast<std::ptrdiff_t>(products.size());
   const std::ptrdiff_t n_rows = products[0].a.n_rows();
-  const Blocking blocking = choose_blocking(n_rows, b, n_products, tile_rows(kernel, b));
+  const Blocking blocking = choose_blocking(products[0], n_products, tile_rows(kernel, b));
   for (Gemm<T>& product : products) {
     RowSums* const sums = product.tail.sums;
     if (sums != nullptr && !(makes_result(product) && sums->start(*product.tail.result, blocking.rows))) {
@@ -526,20 +631,24 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const int n_workers = thread_count();
   const std::ptrdiff_t n_pointers = blocking.group * b.n_taps * tile_rows(kernel, b);
   const Buffer<const T*> scratch(n_workers * n_pointers);
+  const std::ptrdiff_t n_made = products[0].source == nullptr ? 0 : round_up(blocking.made * b.k, kAlignment);
+  const Buffer<T> made(n_workers * n_made);
   const auto run = [&](std::ptrdiff_t i, int worker) {
     const auto product = static_cast<std::size_t>(i / blocks);
     const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
     const std::ptrdiff_t row_block = i % blocking.n_row_blocks;
-    run_task<T>({.gemm = products[product],
-                 .pointers = pointers,
-                 .zero = zero.data(),
-                 .row_begin = row_block * blocking.rows,
-                 .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
-                 .panel_begin = panel_block * blocking.panels,
-                 .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
-                 .group = blocking.group,
-                 .pointers_scratch = scratch.data() + worker * n_pointers},
-                kernel);
+    const Task<T> task{.gemm = products[product],
+                       .pointers = pointers,
+                       .zero = zero.data(),
+                       .row_begin = row_block * blocking.rows,
+                       .row_end = std::min(n_rows, (row_block + 1) * blocking.rows),
+                       .panel_begin = panel_block * blocking.panels,
+                       .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
+                       .group = blocking.group,
+                       .pointers_scratch = scratch.data() + worker * n_pointers,
+                       .made = blocking.made,
+                       .made_scratch = made.data() + worker * n_made};
+    TaskRun<T>(task, kernel).run();
   };
   parallel_for(n_products * blocks, run, n_workers);
 }
@@ -549,6 +658,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   template struct Packed<T>;                                                                                   \
   template std::shared_ptr<const Packed<T>> pack(const T*, const std::vector<std::ptrdiff_t>&, std::ptrdiff_t, \
                                                  std::ptrdiff_t, std::ptrdiff_t, std::ptrdiff_t);              \
+  template Gather<T> made_rows(std::ptrdiff_t, const Position&);                                               \
   template void indirect_gemm(std::vector<Gemm<T>>);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)

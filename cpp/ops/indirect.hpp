@@ -128,6 +128,30 @@ template <class T>
                                                     std::ptrdiff_t k, std::ptrdiff_t stride_k, std::ptrdiff_t columns,
                                                     std::ptrdiff_t stride_n);
 
+// Memory in one piece that will be read soon.
+struct Piece {
+  const void* begin = nullptr;
+  std::ptrdiff_t n_bytes = 0;
+};
+
+// Makes rows of A just before they are multiplied, near the core that multiplies them, where a Gather would find them in
+// memory.
+template <class T>
+class RowSource {
+ public:
+  RowSource() = default;
+  virtual ~RowSource() = default;
+  RowSource(const RowSource&) = delete;
+  RowSource& operator=(const RowSource&) = delete;
+
+  // Writes rows [begin, end), k values each, one after another; begin is a multiple of line(), and end, or the last row.
+  virtual void make(std::ptrdiff_t begin, std::ptrdiff_t end, T* rows) const = 0;
+  // Rows that are made together.
+  [[nodiscard]] virtual std::ptrdiff_t line() const = 0;
+  // What making these rows reads, as far as it is worth asking for.
+  [[nodiscard]] virtual Piece ahead(std::ptrdiff_t begin, std::ptrdiff_t end) const = 0;
+};
+
 // What follows the sum, for whole matrices.
 struct GemmTail {
   const void* bias = nullptr;  // [columns] of the same type, or null
@@ -150,7 +174,12 @@ struct Gemm {
   std::shared_ptr<const Packed<T>> b;
   Scatter<T> y;
   GemmTail tail;
+  const RowSource<T>* source = nullptr;  // of the rows of A, or null; then `a` has their grid alone: see made_rows()
 };
+
+// The Gather of n_rows on a grid that a source makes.
+template <class T>
+[[nodiscard]] Gather<T> made_rows(std::ptrdiff_t n, const Position& grid);
 
 // Runs products of equal geometry (the groups of a convolution) in one parallel region. Each element is one chain of
 // multiply-adds over (tap, k) whatever the blocking, so nothing about threads or caches can change a bit.

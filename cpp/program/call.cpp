@@ -44,26 +44,28 @@ Array channels_of(const Array& buffer, std::ptrdiff_t at, std::ptrdiff_t channel
 
 // What follows the sums. Operand 2 is the bias, operand 3 what is added, operand 4 a buffer of which the result is channels
 // into_at and on. Attributes: lo and hi of a clamp, or `map` (an element-wise operator) with its parameters map_a and map_b;
-// adds_last.
+// adds_last. Attributes of a convolution before it begin with `first_`.
 struct Tail {
   Fused fused;
   std::ptrdiff_t into_at = 0;
 
-  explicit Tail(const Attributes& a) {
-    fused.adds_last = a.flag("adds_last");
-    fused.clamps = a.has("lo");
+  explicit Tail(const Attributes& a, const std::string& prefix = "") {
+    const auto has = [&](const char* name) { return a.has((prefix + name).c_str()); };
+    const auto real = [&](const char* name) { return a.real((prefix + name).c_str()); };
+    fused.adds_last = prefix.empty() && a.flag("adds_last");
+    fused.clamps = has("lo");
     if (fused.clamps) {
-      fused.lo = a.real("lo");
-      fused.hi = a.real("hi");
+      fused.lo = real("lo");
+      fused.hi = real("hi");
     }
-    if (a.has("map")) {
-      fused.map = find_map_op(a.word("map").c_str());
-      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ",
-                                   a.word("map"));
-      fused.a = a.real("map_a");
-      fused.b = a.real("map_b");
+    if (has("map")) {
+      const std::string map = a.word((prefix + "map").c_str());
+      fused.map = find_map_op(map.c_str());
+      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ", map);
+      fused.a = real("map_a");
+      fused.b = real("map_b");
     }
-    into_at = a.has("into_at") ? a.integer("into_at") : 0;
+    into_at = prefix.empty() && a.has("into_at") ? a.integer("into_at") : 0;
   }
   // Calls f(fused) for these operands; the result has this many channels.
   template <class F>
@@ -94,7 +96,8 @@ ConvParams conv_params(const Attributes& a) {
   return params;
 }
 
-// Operands 2 and 3 of a data gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and
+// Operands 5 to 8 of a forward pass are what comes before it: mean, scale, shift, or a gate. Operands 2 and 3 of a data
+// gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and
 // variance of the first.
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
@@ -117,9 +120,32 @@ Call make_conv(const Attributes& a) {
       out[2] = made.var;
     };
   }
-  return [op, params, tail = Tail(a)](Operands in, Results out) {
-    out[0] =
-        tail.run(in, in[1]->shape(0), [&](const Fused& fused) { return conv(op.c_str(), *in[0], *in[1], fused, params); });
+  Prologue first;
+  first.has_relu = a.flag("first_relu");
+  if (a.has("first_hi")) {
+    first.most = a.real("first_hi");
+  }
+  return [op, params, first, tail = Tail(a)](Operands in, Results out) {
+    Prologue before = first;
+    before.mean = given(in, 5);
+    before.scale = given(in, 6);
+    before.shift = given(in, 7);
+    before.gate = given(in, 8);
+    out[0] = tail.run(in, in[1]->shape(0), [&](const Fused& fused) {
+      return in.size() > 5 ? conv(op.c_str(), *in[0], *in[1], fused, params, before)
+                           : conv(op.c_str(), *in[0], *in[1], fused, params);
+    });
+  };
+}
+
+// Operand 1 is the pointwise weight, 5 and 6 are weight and bias of the depthwise convolution before it.
+Call make_separable_conv(const Attributes& a) {
+  return [op = a.op(), params = conv_params(a), first = Tail(a, "first_"), tail = Tail(a)](Operands in, Results out) {
+    Fused before = first.fused;
+    before.bias = given(in, 6);
+    out[0] = tail.run(in, in[1]->shape(0), [&](const Fused& fused) {
+      return separable_conv(op.c_str(), *in[0], *in[5], before, params, *in[1], fused);
+    });
   };
 }
 
@@ -721,6 +747,7 @@ const std::map<std::string, Make, std::less<>>& table() {
     std::map<std::string, Make, std::less<>> made{
         {"linear", make_linear},
         {"matmul", make_matmul},
+        {"separable_conv2d", make_separable_conv},
         {"batch_norm_training", make_batch_norm},
         {"batch_norm_eval", make_batch_norm},
         {"batch_norm_grad", make_batch_norm},

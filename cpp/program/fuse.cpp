@@ -35,6 +35,7 @@ Graph Rewrite::run() {
   join_moments();
   fold_flatten();
   concat_in_place();
+  fuse_inputs();
   change_in_place();
   join_steps();
   remove_dead();

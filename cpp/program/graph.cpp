@@ -364,7 +364,8 @@ ValueId Graph::written_buffer(const Node& node) {
   if (node.op == "place") {
     return node.inputs[0];
   }
-  return node.op.starts_with("conv") && node.inputs.size() > 4 ? node.inputs[4] : kNoValue;
+  const bool may_write = node.op.starts_with("conv") || node.op == "separable_conv2d";
+  return may_write && node.inputs.size() > 4 ? node.inputs[4] : kNoValue;
 }
 
 std::size_t Graph::n_changed(const Node& node) {

@@ -18,6 +18,7 @@ const Operators& table() {
     Operators made{
         {"linear", "xx?"},
         {"matmul", "xx"},
+        {"separable_conv2d", "xx???x?"},
         {"batch_norm_training", "x???"},
         {"batch_norm_eval", "xxx???"},
         {"batch_norm_grad", "xx?xx?"},
@@ -56,7 +57,7 @@ const Operators& table() {
     };
     for (const std::string axes : {"1d", "2d", "3d"}) {
       for (const std::string name : {"conv", "conv_transpose"}) {
-        made[name + axes] = "xx???";
+        made[name + axes] = name == "conv" ? "xx???????" : "xx???";
         made[name + axes + "_grad_input"] = name == "conv" ? "xx??" : "xx";
         made[name + axes + "_grad_weight"] = "xx";
       }
@@ -117,9 +118,8 @@ void check_operands(const Node& node) {
                                  "batch_norm_grad: expected the output as operand 5 where 'relu' is true, got none");
   }
   if (attributes.flag("moments")) {
-    const auto has = [&](std::size_t i) { return i < node.inputs.size() && node.inputs[i] != kNoValue; };
-    check<std::invalid_argument>(!has(3) && !has(4) && !attributes.has("lo") && !attributes.has("map"), node.op,
-                                 ": expected nothing behind the convolution where 'moments' is true");
+    check<std::invalid_argument>(node.inputs.size() < 4 && !attributes.has("lo") && !attributes.has("map"), node.op,
+                                 ": expected nothing around the convolution where 'moments' is true");
   }
   if (node.op == "batch_norm_update") {
     check<std::invalid_argument>(attributes.integer("n_states") == 2, "batch_norm_update: expected 2 states, got ",

@@ -55,6 +55,14 @@ class Rewrite {
   void join_moments();
   [[nodiscard]] Node* norm_before(const Node& node, std::size_t i) const;
 
+  // ---- fuse_inputs.cpp ----
+  // What comes before a pointwise convolution and is read by nobody else.
+  void fuse_inputs();
+  void take_norm(Node& conv, Node& norm);
+  void take_gate(Node& conv, Node& gate);
+  void take_depthwise(Node& conv, Node& depthwise);
+  [[nodiscard]] bool is_pointwise(const Node& node) const;
+
   // ---- fuse_in_place.cpp ----
   // Concatenations of channels: parts are written where they end up, by the convolutions that make them or by a copy. Those
   // whose parts begin like a longer one's are its first channels.

@@ -96,7 +96,9 @@ class Samples {
     const bool is_gradient = op.find("_grad") != std::string::npos;
     if (is_one_of(op,
                   {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"})) {
-      fits = reads_batches_only(node, {0, 3, 4}) && node.attribute("moments") == nullptr;
+      fits = reads_batches_only(node, {0, 3, 4, 8}) && node.attribute("moments") == nullptr;
+    } else if (op == "separable_conv2d") {
+      fits = reads_batches_only(node, {0, 3, 4});
     } else if (op == "batch_norm_eval") {
       fits = reads_batches_only(node, {0, 5});
     } else if (is_one_of(op, {"flatten_memory", "reshape", "relayout", "interpolate", "pixel_shuffle", "pixel_unshuffle"}) ||

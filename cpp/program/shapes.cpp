@@ -241,6 +241,19 @@ Shapes conv_fn(const ShapeQuery& q) {
   return q.flag("moments", false) ? Shapes{out, {out[1]}, {out[1]}} : Shapes{out};
 }
 
+// Operand 5 is the depthwise weight, operand 1 the pointwise one.
+Shapes separable_conv_fn(const ShapeQuery& q) {
+  const Shape& x = q.input(0, 4);
+  const Shape& pointwise = q.input(1, 4);
+  const Shape& depthwise = q.input(5, 4);
+  q.same(x[1], depthwise[0]);
+  q.same(x[1], pointwise[1]);
+  Shape out{x[0], pointwise[0]};
+  const auto sizes = window_out(q, spatial(x), {depthwise.begin() + 2, depthwise.end()});
+  out.insert(out.end(), sizes.begin(), sizes.end());
+  return {out};
+}
+
 // As make_transposed_window(), on Dims.
 Shapes conv_transpose_fn(const ShapeQuery& q) {
   const Shape& x = q.input(0, 3);
@@ -505,6 +518,7 @@ Table make_table() {
   table["linear"] = linear_fn;
   table["matmul"] = matmul_fn;
   table["pad"] = pad_fn;
+  table["separable_conv2d"] = separable_conv_fn;
   for (const std::string axes : {"1d", "2d", "3d"}) {
     table["conv" + axes] = conv_fn;
     table["conv_transpose" + axes] = conv_transpose_fn;

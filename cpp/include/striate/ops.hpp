@@ -35,6 +35,17 @@ struct Fused {
   const Array* into = nullptr;  // convolutions: memory of the result's shape, neighbouring channels, to write it to
 };
 
+// What may be fused before a convolution, which reads f((x − mean)·scale + shift), f nothing or min(max(·, 0), most), or
+// x·gate. Without a copy of the image where the convolution is pointwise.
+struct Prologue {
+  const Array* mean = nullptr;   // (C,), or null for 0
+  const Array* scale = nullptr;  // (C,), or null for 1
+  const Array* shift = nullptr;  // (C,), or null for 0
+  const Array* gate = nullptr;   // (N, C, 1, …); then there is no scale
+  bool has_relu = false;
+  double most = std::numeric_limits<double>::quiet_NaN();  // NaN: no upper end
+};
+
 // What may be fused behind a data gradient: y = acc + add, and 0 where `relu`, what a ReLU gave, is not positive: the
 // gradient of that ReLU. Both of the result's shape and dtype.
 struct GradTail {
@@ -96,6 +107,15 @@ struct ConvVerdict {
 
 // x (N, C, *spatial), weight (O, C / groups, *kernel), bias (O,) → y (N, O, *out), channels-last.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);
+[[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
+                         const Prologue& first);
+// The shape of its result, (N, O, *out).
+[[nodiscard]] Extents conv_shape(const char* op, const Extents& x_shape, const Extents& weight_shape,
+                                 const ConvParams& params);
+// A depthwise convolution (params, and what `first` says behind it except an addend), then a pointwise one (`fused`): equal
+// to two calls to the bit, without the image between where it is large.
+[[nodiscard]] Array separable_conv(const char* op, const Array& x, const Array& depthwise_weight, const Fused& first,
+                                   const ConvParams& params, const Array& pointwise_weight, const Fused& fused);
 // grad_y (N, O, *out) → grad_x (N, C, *spatial).
 [[nodiscard]] Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
                                     const ConvParams& params, const GradTail& grad_tail = {});

@@ -240,6 +240,10 @@ def _product(sizes: Sequence[int]) -> int:
 def _macs(node: Any, sizes: Sequence[tuple[int, ...]]) -> int:
     if node.op in _CONVOLUTIONS:
         return _product(sizes[node.outputs[0]]) * _product(sizes[node.inputs[1]][1:])
+    if node.op == "separable_conv2d":
+        n, out, *pixels = sizes[node.outputs[0]]
+        depthwise = sizes[node.inputs[5]]
+        return n * _product(pixels) * (_product(depthwise) + out * depthwise[0])
     if node.op in _TRANSPOSED:
         return _product(sizes[node.inputs[0]]) * _product(sizes[node.inputs[1]][1:])
     if node.op.endswith("_grad_input") and "transpose" not in node.op:
@@ -283,9 +287,12 @@ def _choice(node: Any, sizes: Sequence[tuple[int, ...]]) -> tuple[str | None, fl
 def _fused(node: Any) -> tuple[str, ...]:
     a = node.attributes
     fused = []
-    if node.op in (*_CONVOLUTIONS, *_TRANSPOSED, "linear"):
-        given = [i >= 0 for i in node.inputs] + [False] * 5
-        fused = [name for name, is_given in zip(("bias", "add"), given[2:4], strict=True) if is_given]
+    if node.op in (*_CONVOLUTIONS, *_TRANSPOSED, "linear", "separable_conv2d"):
+        given = [i >= 0 for i in node.inputs] + [False] * 9
+        if node.op in _CONVOLUTIONS and given[6]:
+            fused += ["batch_norm", *(("relu6" if "first_hi" in a else "relu",) if a.get("first_relu") else ())]
+        fused += ["gate"] if node.op in _CONVOLUTIONS and given[8] else []
+        fused += [name for name, is_given in zip(("bias", "add"), given[2:4], strict=True) if is_given]
         if "lo" in a:
             fused.append("relu" if (a["lo"], a["hi"]) == (0.0, float("inf")) else f"clip({a['lo']:g}, {a['hi']:g})")
         if "map" in a:
