@@ -407,7 +407,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Array& grad_weig
 #define STRIATE_INSTANTIATE(T)                                                                                             \
   template bool ran_winograd<T>(ConvPass, const Array&, const Array&, const Array&, const GemmTail&, const ConvGeometry&); \
   template void run_forward<T>(const Array&, const Array&, const Array&, const GemmTail&, const ConvGeometry&);            \
-  template void run_pointwise<T>(const RowSource<T>&, const Array&, const Array&, const GemmTail&, const ConvGeometry&);    \
+  template void run_pointwise<T>(const RowSource<T>&, const Array&, const Array&, const GemmTail&, const ConvGeometry&);   \
   template void run_grad_weight<T>(const Array&, const Array&, const Array&, const ConvGeometry&);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)

@@ -2,10 +2,9 @@
 #include "ops/pointwise.hpp"
 
 #include <algorithm>
-#include <memory>
 
+#include "machine/threads.hpp"
 #include "ops/depthwise.hpp"
-#include "ops/map.hpp"
 #include "ops/moments.hpp"
 #include "ops/shape.hpp"
 #include "striate/machine.hpp"
@@ -95,12 +94,11 @@ bool is_pointwise(const Array& weight, const ConvParams& params) {
          is_all(params.window.pad_end, 0);
 }
 
-// Whether making pixels where they are multiplied is faster: where what lies between is larger than the caches near the
-// cores. All pixels are made once: a worker keeps all filters.
+// Whether making pixels where they are multiplied is faster: where L2 does not hold what lies between, and a worker keeps
+// all filters, so that every pixel is made once.
 bool pays(const Extents& between, DType dtype, const Array& weight) {
-  static const char* V = getenv("V");
-  if (V) return V[0] == '1';
-  return is_far(between.product() * item_bytes(dtype)) && 2 * weight.size() * item_bytes(dtype) <= cache_sizes().l2_bytes;
+  const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
+  return between.product() * item_bytes(dtype) > l2 && 2 * weight.size() * item_bytes(dtype) <= l2;
 }
 
 }  // namespace
@@ -138,20 +136,20 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
 
 Array separable_conv(const char* op, const Array& x, const Array& depthwise_weight, const Fused& first,
                      const ConvParams& params, const Array& pointwise_weight, const Fused& fused) {
-  check(is_pointwise(pointwise_weight, pointwise_params(pointwise_weight)), op, ": expected a pointwise weight (O, C, 1, ...), got ",
-        pointwise_weight.shape(), "; use two convolutions");
+  check(is_pointwise(pointwise_weight, pointwise_params(pointwise_weight)), op,
+        ": expected a pointwise weight (O, C, 1, ...), got ", pointwise_weight.shape(), "; use two convolutions");
   const Extents between = conv_shape(op, x.shape(), depthwise_weight.shape(), params);
   if (pays(between, x.dtype(), pointwise_weight)) {
     const Array y = dispatch_float(op, x.dtype(), [&](auto zero) {
       const auto pixels = depthwise_pixels<decltype(zero)>(op, x, depthwise_weight, first, params);
-      return pixels == nullptr ? Array{} : pointwise_conv(op, x.dtype(), between, pixels_of(*pixels), pointwise_weight, fused);
+      return pixels == nullptr ? Array{}
+                               : pointwise_conv(op, x.dtype(), between, pixels_of(*pixels), pointwise_weight, fused);
     });
     if (y.rank() > 0) {
       return y;
     }
   }
-  return conv(op, conv(op, x, depthwise_weight, first, params), pointwise_weight, fused,
-              pointwise_params(pointwise_weight));
+  return conv(op, conv(op, x, depthwise_weight, first, params), pointwise_weight, fused, pointwise_params(pointwise_weight));
 }
 
 }  // namespace striate

@@ -61,7 +61,8 @@ struct Tail {
     if (has("map")) {
       const std::string map = a.word((prefix + "map").c_str());
       fused.map = find_map_op(map.c_str());
-      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ", map);
+      check<std::invalid_argument>(map_info(fused.map).n_inputs == 1, a.op(), ": expected a 'map' of one operand, got ",
+                                   map);
       fused.a = real("map_a");
       fused.b = real("map_b");
     }

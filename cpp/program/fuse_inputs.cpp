@@ -1,5 +1,5 @@
-// What comes before a pointwise convolution joins it: a batch-norm that could not be folded, a gate, a depthwise convolution.
-// Its pixels are then made where they are multiplied.
+// What comes before a pointwise convolution joins it: a batch-norm that could not be folded, a gate, a depthwise
+// convolution. Its pixels are then made where they are multiplied.
 #include <algorithm>
 #include <cmath>
 
@@ -102,10 +102,9 @@ void Rewrite::take_gate(Node& conv, Node& gate) {
   for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
     const Value& by = value(gate.inputs[i]);
     const Value& x = value(gate.inputs[1 - i]);
-    const bool is_gate =
-        by.shape.size() == image.size() && by.shape[0].value() == image[0].value() &&
-        by.shape[1].value() == image[1].value() && by.dtype == x.dtype &&
-        std::all_of(by.shape.begin() + 2, by.shape.end(), [](const Dim& size) { return size == Dim(1); });
+    const bool is_gate = by.shape.size() == image.size() && by.shape[0].value() == image[0].value() &&
+                         by.shape[1].value() == image[1].value() && by.dtype == x.dtype &&
+                         std::all_of(by.shape.begin() + 2, by.shape.end(), [](const Dim& size) { return size == Dim(1); });
     if (is_gate && values(x.shape) == values(image)) {
       conv.inputs.resize(9, kNoValue);
       conv.inputs[0] = gate.inputs[1 - i];
