@@ -243,7 +243,7 @@ def _macs(node: Any, sizes: Sequence[tuple[int, ...]]) -> int:
     if node.op == "separable_conv2d":
         n, out, *pixels = sizes[node.outputs[0]]
         channels, _, *kernel = sizes[node.inputs[5]]
-        return n * _product(pixels) * channels * (_product(kernel) + out)
+        return int(n * _product(pixels) * channels * (_product(kernel) + out))
     if node.op in _TRANSPOSED:
         return _product(sizes[node.inputs[0]]) * _product(sizes[node.inputs[1]][1:])
     if node.op.endswith("_grad_input") and "transpose" not in node.op:
