@@ -118,13 +118,13 @@ def recorded() -> Iterator[Program]:
         del recorders[thread]
 
 
-def of_case(case: Case) -> Program:
-    """Record a case's forward and backward pass."""
+def of_case(case: Case, *, has_backward: bool = True) -> Program:
+    """Record a case's forward and backward pass, or a forward pass that keeps nothing for a backward one."""
     given = harness.drawn(case)
-    references = harness.reference_gradients(case) if harness.is_differentiable(case) else {}
+    references = harness.reference_gradients(case) if has_backward and harness.is_differentiable(case) else {}
     limits = {k: harness.gradient_limit(case, given, k, g) for k, g in references.items()}
     made = harness.tensors(case, given.arrays, harness.FLOAT32)
-    with recorded() as program:
+    with recorded() as program, contextlib.nullcontext() if has_backward else striate.no_grad():
         outputs = harness.as_tuple(case.run(striate.ops, made))
         if references:
             harness.backpropagate(outputs, given.grads, harness.FLOAT32)
@@ -157,6 +157,9 @@ def of_winograd(layer: test_winograd.Layer, m: int) -> Program:
 def programs() -> dict[str, Callable[[], Program]]:
     """Return the recorders of all cases by name; those that are large take an emulator too long."""
     made = {case.id: partial(of_case, case) for case in CASES if not case.large}
+    for case in CASES:
+        if "max_pool" in case.op and not case.large:  # where no gradient is wanted, another row runs
+            made[f"{case.id}-alone"] = partial(of_case, case, has_backward=False)
     for layer in (*test_winograd.SMALL, *test_winograd.LARGE[1:3]):
         for m in test_winograd.SIZES:
             made[f"winograd{m}-{layer.channels}-{layer.filters}"] = partial(of_winograd, layer, m)

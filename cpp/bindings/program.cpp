@@ -1,6 +1,8 @@
 // Programs.
 #include "bindings/bindings.hpp"
 
+#include <optional>
+
 #include "striate/program.hpp"
 
 namespace striate {
@@ -8,7 +10,30 @@ namespace striate {
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
   m.def("recompute", &recompute, py::arg("graph"), NoGil());
-  m.def("save_graph", &save_graph, py::arg("graph"), py::arg("path"), py::arg("metadata"), NoGil());
+  py::class_<PlanChoices>(m, "PlanChoices", "What a plan decides that shows in the bits of a result.")
+      .def_readonly("kernels", &PlanChoices::kernels)
+      .def_readonly("samples_at_a_time", &PlanChoices::samples_at_a_time)
+      .def_property_readonly("inputs",
+                             [](const PlanChoices& self) {
+                               py::list shapes;
+                               for (const Extents& shape : self.inputs) {
+                                 shapes.append(py::tuple(py::cast(Sizes(shape.begin(), shape.end()))));
+                               }
+                               return shapes;
+                             })
+      .def_property_readonly("algorithms", [](const PlanChoices& self) {
+        std::vector<std::optional<std::string>> names;
+        for (const ConvAlgorithm algorithm : self.algorithms) {
+          names.push_back(algorithm == ConvAlgorithm::automatic ? std::nullopt
+                                                                : std::optional<std::string>(algorithm_name(algorithm)));
+        }
+        return names;
+      });
+  m.def(
+      "save_graph",
+      [](const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata,
+         const std::vector<PlanChoices>& pinned) { save_graph(graph, path, metadata, pinned); },
+      py::arg("graph"), py::arg("path"), py::arg("metadata"), py::arg("pinned") = std::vector<PlanChoices>(), NoGil());
   m.def(
       "load_graph",
       [](const std::string& path) {
@@ -17,12 +42,13 @@ void bind_program(py::module_& m) {
           const py::gil_scoped_release released;
           file = load_graph(path);
         }
-        return py::make_tuple(py::cast(std::move(file.graph)), py::cast(file.metadata));
+        return py::make_tuple(py::cast(std::move(file.graph)), py::cast(file.metadata), py::cast(std::move(file.pinned)));
       },
       py::arg("path"));
   m.def("has_call", &has_call, py::arg("op"));
   py::class_<Program>(m, "Program", "A graph that is ready to run.")
-      .def(py::init<Graph, std::vector<Array>>(), py::arg("graph"), py::arg("watched") = std::vector<Array>(), NoGil())
+      .def(py::init<Graph, std::vector<Array>, std::vector<PlanChoices>>(), py::arg("graph"),
+           py::arg("watched") = std::vector<Array>(), py::arg("pinned") = std::vector<PlanChoices>(), NoGil())
       .def(
           "run",
           [](const Program& self, const std::vector<Array>& inputs, const std::vector<Array>& scalars) {
@@ -45,15 +71,16 @@ void bind_program(py::module_& m) {
           },
           py::arg("inputs"), py::arg("scalars"), NoGil())
       .def(
-          "samples_at_a_time",
-          [](const Program& self, const std::vector<std::vector<std::ptrdiff_t>>& shapes) {
+          "choices",
+          [](const Program& self, const std::vector<Sizes>& shapes) {
             std::vector<Extents> sizes;
             for (const auto& shape : shapes) {
               sizes.emplace_back(std::span<const std::ptrdiff_t>(shape));
             }
-            return self.samples_at_a_time(sizes);
+            return self.choices(sizes);
           },
           py::arg("shapes"))
+      .def("choices_to_pin", &Program::choices_to_pin)
       .def_property_readonly("is_stale", &Program::is_stale)
       .def_property_readonly("graph", &Program::graph, py::return_value_policy::reference_internal)
       .def("memory",

@@ -46,7 +46,8 @@ ConvGeometry make_geometry(const char* op, const Extents& x_shape, const Extents
           .n = x_shape[0],
           .groups = params.groups,
           .c = weight_shape[1],
-          .o = weight_shape[0] / params.groups};
+          .o = weight_shape[0] / params.groups,
+          .algorithm = params.algorithm};
 }
 
 void check_same_dtype(const char* op, const Array& x, const Array& weight) {
@@ -207,6 +208,12 @@ std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Exten
   return verdicts;
 }
 
+std::vector<ConvAlgorithm> conv_algorithms(const char* op, ConvPass pass, const Extents& x_shape,
+                                           const Extents& weight_shape, const ConvParams& params, DType dtype) {
+  const ConvGeometry geometry = make_geometry(op, x_shape, weight_shape, params);
+  return algorithms_for(pass, shape_of(geometry, x_shape.rank(), dtype));
+}
+
 Array conv_grad_input(const char* op, const Array& grad_y, const Array& weight, const Extents& x_shape,
                       const ConvParams& params, const GradTail& grad_tail) {
   check_same_dtype(op, grad_y, weight);
@@ -283,10 +290,21 @@ ConvGeometry make_transposed_geometry(const char* op, const Extents& x_shape, co
           .n = x_shape[0],
           .groups = params.groups,
           .c = weight_shape[1],
-          .o = weight_shape[0] / params.groups};
+          .o = weight_shape[0] / params.groups,
+          .algorithm = params.algorithm};
 }
 
 }  // namespace
+
+std::vector<ConvAlgorithm> conv_transpose_algorithms(const char* op, ConvPass pass, const Extents& x_shape,
+                                                     const Extents& weight_shape, const ConvParams& params,
+                                                     std::span<const std::ptrdiff_t> output_padding, DType dtype) {
+  const ConvGeometry geometry = make_transposed_geometry(op, x_shape, weight_shape, params, output_padding);
+  const ConvPass of_convolution = pass == ConvPass::forward      ? ConvPass::grad_input
+                                  : pass == ConvPass::grad_input ? ConvPass::forward
+                                                                 : pass;
+  return algorithms_for(of_convolution, shape_of(geometry, x_shape.rank(), dtype));
+}
 
 Array conv_transpose(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params,
                      std::span<const std::ptrdiff_t> output_padding) {

@@ -38,7 +38,7 @@ bool winograd_applies(const ConvShape& shape) {
   const WindowAxis& depth = shape.window.axis[0];
   const std::ptrdiff_t r = shape.window.axis[1].kernel;
   bool applies = (r == 3 || r == 5) && shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 &&
-                 depth.stride == 1 && depth.out == 1 && shape.n * shape.c * shape.o > 0;
+                 depth.stride == 1 && depth.out == 1 && shape.n > 0 && shape.c > 0 && shape.o > 0;
   applies = applies && (shape.groups == 1 || std::min(shape.c, shape.o) >= kLeastGroup);
   for (std::size_t i = 1; i < 3; ++i) {
     const WindowAxis& axis = shape.window.axis[i];
@@ -201,8 +201,9 @@ void set_conv_costs(Isa isa, const ConvCosts& costs) {
 }
 
 int choose_winograd(ConvPass pass, const ConvShape& actual) {
-  if (conv_algorithm() != ConvAlgorithm::automatic) {
-    return form_of(conv_algorithm(), actual);
+  const ConvAlgorithm wanted = actual.algorithm != ConvAlgorithm::automatic ? actual.algorithm : conv_algorithm();
+  if (wanted != ConvAlgorithm::automatic) {
+    return form_of(wanted, actual);
   }
   const ConvShape shape = planned(pass, actual);
   double least = cycles_of(direct_work(pass, shape));
@@ -219,6 +220,16 @@ int choose_winograd(ConvPass pass, const ConvShape& actual) {
     }
   }
   return chosen;
+}
+
+std::vector<ConvAlgorithm> algorithms_for(ConvPass pass, const ConvShape& shape) {
+  std::vector<ConvAlgorithm> found{algorithm_of(choose_winograd(pass, shape))};
+  for (const ConvAlgorithm algorithm : kAlgorithms) {
+    if (algorithm != found[0] && (algorithm == ConvAlgorithm::direct || form_of(algorithm, shape) >= 0)) {
+      found.push_back(algorithm);
+    }
+  }
+  return found;
 }
 
 std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) {

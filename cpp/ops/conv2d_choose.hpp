@@ -12,10 +12,14 @@ struct ConvShape {
   Window window;
   std::ptrdiff_t n, groups, c, o;  // channels of a group
   DType dtype;
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;  // that the call names
 };
 
 // The form of Winograd's algorithm that runs this pass, an index into kWinogradForm, or −1 for the direct algorithm.
 [[nodiscard]] int choose_winograd(ConvPass pass, const ConvShape& shape);
+
+// All algorithms that apply, the one first that runs.
+[[nodiscard]] std::vector<ConvAlgorithm> algorithms_for(ConvPass pass, const ConvShape& shape);
 
 // The same decision in words.
 [[nodiscard]] std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& shape);

@@ -10,8 +10,9 @@ struct ConvGeometry {
   Window window;
   std::ptrdiff_t n;
   std::ptrdiff_t groups;
-  std::ptrdiff_t c;  // input channels of a group
-  std::ptrdiff_t o;  // output channels of a group
+  std::ptrdiff_t c;                                    // input channels of a group
+  std::ptrdiff_t o;                                    // output channels of a group
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;  // that the call names
 };
 
 inline ConvShape shape_of(const ConvGeometry& geometry, int rank, DType dtype) {
@@ -20,7 +21,8 @@ inline ConvShape shape_of(const ConvGeometry& geometry, int rank, DType dtype) {
           .groups = geometry.groups,
           .c = geometry.c,
           .o = geometry.o,
-          .dtype = rank == 4 ? dtype : DType::float64};
+          .dtype = rank == 4 ? dtype : DType::float64,
+          .algorithm = geometry.algorithm};
 }
 
 inline Position spatial(const Window& window, std::ptrdiff_t WindowAxis::*field) {

@@ -129,4 +129,18 @@ std::vector<int> Attributes::axes(const char* name) const {
   return {values.begin(), values.end()};
 }
 
+Attribute with_numbers(const Attribute& attribute, std::span<const Extents> inputs) {
+  if (const auto* dim = attribute.as<Dim>()) {
+    return static_cast<std::int64_t>(dim->evaluate(inputs));
+  }
+  if (const auto* list = attribute.as<Attribute::List>()) {
+    Attribute::List out;
+    for (const Attribute& item : *list) {
+      out.push_back(with_numbers(item, inputs));
+    }
+    return out;
+  }
+  return attribute;
+}
+
 }  // namespace striate

@@ -8,7 +8,6 @@
 #include <string_view>
 
 #include "ops/map.hpp"
-#include "striate/ops.hpp"
 #include "striate/optim.hpp"
 #include "striate/state.hpp"
 
@@ -83,22 +82,8 @@ struct Tail {
   }
 };
 
-ConvParams conv_params(const Attributes& a) {
-  ConvParams params;
-  params.window.stride = a.sizes("stride");
-  params.window.dilation = a.sizes("dilation");
-  params.window.pad_begin = a.sizes("pad_begin");
-  params.window.pad_end = a.sizes("pad_end");
-  if (a.has("padding")) {
-    const std::string word = a.word("padding");
-    params.window.padding = word == "same" ? Padding::same : word == "valid" ? Padding::valid : Padding::explicit_;
-  }
-  params.groups = a.integer("groups");
-  return params;
-}
-
 // Operands 5 to 8 of a forward pass are what comes before it: mean, scale, shift, or a gate. Operands 2 and 3 of a data
-// gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and
+// gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and variance of the first.
 // variance of the first.
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
@@ -839,6 +824,21 @@ const std::map<std::string, Make, std::less<>>& table() {
 }  // namespace
 
 bool has_call(const std::string& op) { return table().contains(op); }
+
+ConvParams conv_params(const Attributes& a) {
+  ConvParams params;
+  params.window.stride = a.sizes("stride");
+  params.window.dilation = a.sizes("dilation");
+  params.window.pad_begin = a.sizes("pad_begin");
+  params.window.pad_end = a.sizes("pad_end");
+  if (a.has("padding")) {
+    const std::string word = a.word("padding");
+    params.window.padding = word == "same" ? Padding::same : word == "valid" ? Padding::valid : Padding::explicit_;
+  }
+  params.groups = a.integer("groups");
+  params.algorithm = a.algorithm();
+  return params;
+}
 
 Call make_call(const Attributes& attributes) {
   const auto found = table().find(attributes.op());

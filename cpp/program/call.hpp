@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "striate/ops.hpp"
 #include "striate/program.hpp"
 
 namespace striate {
@@ -17,9 +18,12 @@ namespace striate {
 class Attributes {
  public:
   using Entries = std::vector<std::pair<std::string, Attribute>>;
-  Attributes(std::string op, const Entries& entries) : op_(std::move(op)), entries_(entries) {}
+  // `algorithm` is what a convolution shall take.
+  Attributes(std::string op, const Entries& entries, ConvAlgorithm algorithm = ConvAlgorithm::automatic)
+      : op_(std::move(op)), entries_(entries), algorithm_(algorithm) {}
 
   [[nodiscard]] const std::string& op() const { return op_; }
+  [[nodiscard]] ConvAlgorithm algorithm() const { return algorithm_; }
   [[nodiscard]] bool has(const char* name) const;   // present, and neither none nor an empty list
   [[nodiscard]] bool flag(const char* name) const;  // false when absent
   [[nodiscard]] std::int64_t integer(const char* name) const;
@@ -39,7 +43,13 @@ class Attributes {
 
   std::string op_;
   const Entries& entries_;
+  ConvAlgorithm algorithm_;
 };
+
+// An attribute whose sizes are numbers, for inputs of these shapes.
+[[nodiscard]] Attribute with_numbers(const Attribute& attribute, std::span<const Extents> inputs);
+// How a convolution reads its attributes.
+[[nodiscard]] ConvParams conv_params(const Attributes& a);
 
 // Operands in order, null where one is not given.
 using Operands = std::span<const Array* const>;

@@ -5,12 +5,14 @@
 //             {"kind": "constant", "tensor": "constant.1", "axes": [0, 2, 3, 1]},
 //             {"kind": "result", "dtype": "float32", "layout": "channels_last"}, …],
 //  "nodes": [{"op": "conv2d", "attributes": {"groups": 1, …}, "inputs": [0, 1, null], "outputs": [2]}, …],
-//  "guards": [["i0.0 - 3", "==", 0], …]}
+//  "guards": [["i0.0 - 3", "==", 0], …],
+//  "plans": [{"kernels": "avx2", "inputs": [[1, 3, 32, 32]], "samples_at_a_time": 0, "algorithms": ["winograd4", null]}, …]}
 //
 // Ids count the values. Sizes of an input are those it was recorded with; a size that follows from them is a text as Dim
 // writes it. `axes` are a tensor's axes in the order of its memory, where that is not the logical one. Sizes of results are
-// worked out when reading; only operators without shape function have theirs. An attribute is null, true or false, a whole
-// number, a number with a fraction, a text, a list of these, or {"dtype": name}, {"dim": text}, {"real":
+// worked out when reading; only operators without shape function have theirs. Plans are those that are pinned, and absent
+// without one; their algorithms are of each node, null where it is no convolution. An attribute is null, true or false, a
+// whole number, a number with a fraction, a text, a list of these, or {"dtype": name}, {"dim": text}, {"real":
 // "inf"|"-inf"|"nan"}.
 #include <algorithm>
 #include <charconv>
@@ -21,6 +23,7 @@
 #include <stdexcept>
 
 #include "program/call.hpp"
+#include "program/choices.hpp"
 #include "striate/ops.hpp"
 #include "striate/program.hpp"
 #include "striate/safetensors.hpp"
@@ -157,6 +160,19 @@ std::string node_of(const Node& node) {
               ",\"outputs\":", ids_of(node.outputs), "}");
 }
 
+std::string plan_of(const PlanChoices& choices) {
+  const auto sizes = [](const Extents& shape) {
+    return list_of(shape, [](std::ptrdiff_t extent) { return std::to_string(extent); });
+  };
+  return text("{\"kernels\":", quoted(choices.kernels), ",\"inputs\":", list_of(choices.inputs, sizes),
+              ",\"samples_at_a_time\":", choices.samples_at_a_time, ",\"algorithms\":",
+              list_of(choices.algorithms,
+                      [](ConvAlgorithm algorithm) {
+                        return algorithm == ConvAlgorithm::automatic ? "null" : quoted(algorithm_name(algorithm));
+                      }),
+              "}");
+}
+
 std::string guard_of(const Guard& guard) {
   return text("[", written(guard.a), ",\"", kSigns[static_cast<std::size_t>(guard.relation)], "\",", written(guard.b), "]");
 }
@@ -168,13 +184,14 @@ class GraphReader {
   GraphReader(const std::string& path, std::vector<std::pair<std::string, Array>> tensors)
       : path_(path), n_tensors_(tensors.size()), tensors_(tensors.begin(), tensors.end()) {}
 
-  Graph read(const std::string& source) {
+  // Fills the graph and the pinned choices.
+  void read(const std::string& source, GraphFile& file) {
     if (source.size() > kMostBytes) {
       refuse(text("at most ", kMostBytes, " bytes"), text(source.size()));
     }
     const Json json = parse_json(source, "program", text("entry '", kEntry, "' of '", path_, "'"));
     const Members top =
-        members(json, {"version", "inputs", "scalars", "states", "results", "values", "nodes", "guards"}, {});
+        members(json, {"version", "inputs", "scalars", "states", "results", "values", "nodes", "guards"}, {"plans"});
     if (const std::int64_t version = whole(*top.at("version"), 0, kMostNumber); version != kVersion) {
       refuse(text("version ", kVersion), text("version ", version, "; it was written by another version of striate"));
     }
@@ -189,6 +206,10 @@ class GraphReader {
     place_ = text("entry '", kEntry, "'");
     parts.guards = read_guards(list(*top.at("guards")));
     place_ = text("entry '", kEntry, "'");
+    if (const auto plans = top.find("plans"); plans != top.end()) {
+      file.pinned = read_plans(list(*plans->second));
+      place_ = text("entry '", kEntry, "'");
+    }
     if (used_.size() != n_tensors_) {
       refuse(text(used_.size(), " tensors, those that the graph has"), text(n_tensors_));
     }
@@ -196,7 +217,10 @@ class GraphReader {
       refuse("operators of the core", missing);
     }
     try {
-      return Graph::from_parts(std::move(parts));
+      file.graph = Graph::from_parts(std::move(parts));
+      for (const PlanChoices& choices : file.pinned) {
+        check_choices(file.graph, choices);
+      }
     } catch (const std::exception& error) {
       throw FormatError(text("program: expected a graph that can run in '", path_, "', got: ", error.what(),
                              " (the file is damaged, or was written by another version of striate)"));
@@ -463,6 +487,37 @@ class GraphReader {
     return out;
   }
 
+  std::vector<PlanChoices> read_plans(const Json::List& items) {
+    constexpr ConvAlgorithm algorithms[] = {ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
+                                            ConvAlgorithm::winograd6};
+    std::vector<PlanChoices> out;
+    for (std::size_t i = 0; i < items.size(); ++i) {
+      place_ = text("plan ", i);
+      const Members m = members(items[i], {"kernels", "inputs", "samples_at_a_time", "algorithms"}, {});
+      PlanChoices choices{.kernels = word(*m.at("kernels")),
+                          .inputs = {},
+                          .samples_at_a_time = static_cast<std::ptrdiff_t>(
+                              whole(*m.at("samples_at_a_time"), 0, std::numeric_limits<std::ptrdiff_t>::max())),
+                          .algorithms = {}};
+      for (const Json& item : list(*m.at("inputs"))) {
+        choices.inputs.push_back(sizes(item));
+      }
+      for (const Json& item : list(*m.at("algorithms"))) {
+        const bool is_none = item.as<std::monostate>() != nullptr;
+        choices.algorithms.push_back(is_none ? ConvAlgorithm::automatic
+                                             : one_of(item, algorithms, algorithm_name, "an algorithm of convolutions"));
+      }
+      const auto same = [&](const PlanChoices& other) {
+        return other.kernels == choices.kernels && other.inputs == choices.inputs;
+      };
+      if (std::any_of(out.begin(), out.end(), same)) {
+        refuse("one plan for the same kernels and inputs", "another one");
+      }
+      out.push_back(std::move(choices));
+    }
+    return out;
+  }
+
   const std::string& path_;
   std::string place_ = text("entry '", kEntry, "'");  // what is being read, for refusals
   std::size_t n_tensors_;
@@ -473,7 +528,8 @@ class GraphReader {
 
 }  // namespace
 
-void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata) {
+void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata,
+                std::span<const PlanChoices> pinned) {
   check<std::invalid_argument>(!metadata.contains(kEntry), "program: expected metadata without '", kEntry,
                                "', got it; the graph is written there");
   const std::string missing = missing_ops(ops_of(graph.nodes()));
@@ -481,11 +537,12 @@ void save_graph(const Graph& graph, const std::string& path, const std::map<std:
                                "; compute these outside of the program");
   std::vector<std::pair<std::string, Array>> tensors;
   const std::string values = values_of(graph, tensors);
+  const std::string plans = pinned.empty() ? "" : text(",\n\"plans\":", list_of(pinned, plan_of));
   std::map<std::string, std::string> entries = metadata;
-  entries[kEntry] =
-      text("{\"version\":", kVersion, ",\"inputs\":", ids_of(graph.inputs()), ",\"scalars\":", ids_of(graph.scalars()),
-           ",\"states\":", ids_of(graph.states()), ",\"results\":", ids_of(graph.results()), ",\n\"values\":", values,
-           ",\n\"nodes\":", list_of(graph.nodes(), node_of), ",\n\"guards\":", list_of(graph.guards(), guard_of), "}");
+  entries[kEntry] = text(
+      "{\"version\":", kVersion, ",\"inputs\":", ids_of(graph.inputs()), ",\"scalars\":", ids_of(graph.scalars()),
+      ",\"states\":", ids_of(graph.states()), ",\"results\":", ids_of(graph.results()), ",\n\"values\":", values,
+      ",\n\"nodes\":", list_of(graph.nodes(), node_of), ",\n\"guards\":", list_of(graph.guards(), guard_of), plans, "}");
   write_safetensors(path, tensors, entries);
 }
 
@@ -496,7 +553,9 @@ GraphFile load_graph(const std::string& path) {
                      "', got none; the file holds tensors only, write programs with Program.save");
   const std::string source = std::move(entry->second);
   file.metadata.erase(entry);
-  return {GraphReader(path, std::move(file.tensors)).read(source), std::move(file.metadata)};
+  GraphFile found{.graph = {}, .metadata = std::move(file.metadata), .pinned = {}};
+  GraphReader(path, std::move(file.tensors)).read(source, found);
+  return found;
 }
 
 }  // namespace striate

@@ -12,6 +12,7 @@
 #include "ops/map.hpp"
 #include "ops/packed.hpp"
 #include "program/call.hpp"
+#include "program/choices.hpp"
 #include "program/samples.hpp"
 #include "striate/machine.hpp"
 #include "striate/ops.hpp"
@@ -94,20 +95,6 @@ struct Plan {
   [[nodiscard]] std::ptrdiff_t bytes() const { return memory == nullptr ? 0 : memory->bytes * n_lanes; }
 };
 
-Attribute with_numbers(const Attribute& attribute, std::span<const Extents> inputs) {
-  if (const auto* dim = attribute.as<Dim>()) {
-    return static_cast<std::int64_t>(dim->evaluate(inputs));
-  }
-  if (const auto* list = attribute.as<Attribute::List>()) {
-    Attribute::List out;
-    for (const Attribute& item : *list) {
-      out.push_back(with_numbers(item, inputs));
-    }
-    return out;
-  }
-  return attribute;
-}
-
 // Moves results whose memory is not theirs to keep into memory of the cache; those that shared memory share it again.
 template <class Holds>
 bool move_out(std::vector<Array>& results, Holds&& holds) {
@@ -149,6 +136,7 @@ struct Program::Body {
   bool has_fixed_sizes = false;
   std::vector<Array> watched;
   std::uint64_t watched_version = 0;
+  std::vector<PlanChoices> pinned;
   std::mutex mutex;                        // of what follows
   std::list<std::shared_ptr<Plan>> plans;  // the last used first
   std::ptrdiff_t cache_bytes = kCacheBytes;
@@ -156,7 +144,8 @@ struct Program::Body {
   std::vector<Storage*> lasting;  // sorted, of constants and of other states
   std::atomic<bool> has_run{false};
 
-  Body(Graph given, std::vector<Array> weights) : graph(std::move(given)), watched(std::move(weights)) {
+  Body(Graph given, std::vector<Array> weights, std::vector<PlanChoices> choices)
+      : graph(std::move(given)), watched(std::move(weights)), pinned(std::move(choices)) {
     std::string missing;
     for (const Node& node : graph.nodes()) {
       if (!has_call(node.op) && missing.find("'" + node.op + "'") == std::string::npos) {
@@ -167,6 +156,9 @@ struct Program::Body {
                                  "; compute these outside of the program");
     has_fixed_sizes = !graph.fixed_ops().empty();
     graph.check_order();
+    for (const PlanChoices& choice : pinned) {
+      check_choices(graph, choice);
+    }
     watched_version = version();
     find_dead();
     sort_weights();
@@ -230,6 +222,36 @@ struct Program::Body {
     sort(lasting);
   }
 
+  [[nodiscard]] const PlanChoices* find_pinned(std::span<const Extents> inputs) const {
+    const auto found =
+        std::find_if(pinned.begin(), pinned.end(), [&](const auto& choice) { return are_for(choice, inputs); });
+    return found == pinned.end() ? nullptr : &*found;
+  }
+
+  [[nodiscard]] PlanChoices choices(std::span<const Extents> inputs) const {
+    const PlanChoices* const found = find_pinned(inputs);
+    return found == nullptr ? choose_plan(graph, inputs) : *found;
+  }
+
+  // Appends the choices for these shapes, and for the parts that a batch of them runs in.
+  void add_choices(std::span<const Extents> inputs, std::vector<PlanChoices>& out) const {
+    PlanChoices made = choices(inputs);
+    const std::ptrdiff_t part = made.samples_at_a_time;
+    if (std::find(out.begin(), out.end(), made) == out.end()) {
+      out.push_back(std::move(made));
+    }
+    if (part > 0) {
+      const std::ptrdiff_t last = inputs[0][0] - (inputs[0][0] - 1) / part * part;
+      for (const std::ptrdiff_t n_samples : {part, last}) {
+        std::vector<Extents> shapes(inputs.begin(), inputs.end());
+        for (Extents& shape : shapes) {
+          shape[0] = n_samples;
+        }
+        add_choices(shapes, out);
+      }
+    }
+  }
+
   std::shared_ptr<Plan> make_plan(Conditions conditions) const {
     for (const Guard& guard : graph.guards()) {
       check<GuardError>(guard.holds(conditions.shapes), "program: expected inputs for which ", guard.str(),
@@ -242,14 +264,16 @@ struct Program::Body {
                         "; record again with these inputs");
     }
     auto plan = std::make_shared<Plan>();
-    plan->n_samples = striate::samples_at_a_time(graph, conditions.shapes);
+    const PlanChoices* const kept = find_pinned(conditions.shapes);
+    plan->n_samples = kept == nullptr ? samples_at_a_time(graph, conditions.shapes) : kept->samples_at_a_time;
     for (std::size_t i = 0; i < graph.nodes().size() && plan->n_samples == 0; ++i) {
       const Node& node = graph.nodes()[i];
       Attributes::Entries entries;
       for (const auto& [name, attribute] : node.attributes) {
         entries.emplace_back(name, with_numbers(attribute, conditions.shapes));
       }
-      plan->calls.push_back(make_call(Attributes(node.op, entries)));
+      const ConvAlgorithm algorithm = kept == nullptr ? ConvAlgorithm::automatic : kept->algorithms[i];
+      plan->calls.push_back(make_call(Attributes(node.op, entries, algorithm)));
     }
     plan->conditions = std::move(conditions);
     return plan;
@@ -347,8 +371,8 @@ struct Program::Body {
   }
 };
 
-Program::Program(Graph graph, std::vector<Array> watched)
-    : body_(std::make_unique<Body>(std::move(graph), std::move(watched))) {}
+Program::Program(Graph graph, std::vector<Array> watched, std::vector<PlanChoices> pinned)
+    : body_(std::make_unique<Body>(std::move(graph), std::move(watched), std::move(pinned))) {}
 Program::~Program() = default;
 
 const Graph& Program::graph() const { return body_->graph; }
@@ -485,8 +509,33 @@ std::vector<Array> Program::run_parts(std::span<const Array> inputs, std::ptrdif
   return results;
 }
 
-std::ptrdiff_t Program::samples_at_a_time(std::span<const Extents> inputs) const {
-  return striate::samples_at_a_time(body_->graph, inputs);
+PlanChoices Program::choices(std::span<const Extents> inputs) const { return body_->choices(inputs); }
+
+std::vector<PlanChoices> Program::choices_to_pin() const {
+  const Body& body = *body_;
+  std::vector<std::vector<Extents>> met(1);
+  for (const ValueId id : body.graph.inputs()) {
+    met[0].push_back(values(body.graph.value(id).shape));
+  }
+  {
+    const std::lock_guard lock(body_->mutex);
+    for (const auto& plan : body.plans) {
+      met.push_back(plan->conditions.shapes);
+    }
+  }
+  std::vector<PlanChoices> found = body.pinned;
+  for (const std::vector<Extents>& shapes : met) {
+    body.add_choices(shapes, found);
+  }
+  const auto before = [](const auto& a, const auto& b) {
+    return std::lexicographical_compare(a.begin(), a.end(), b.begin(), b.end());
+  };
+  std::sort(found.begin(), found.end(), [&](const PlanChoices& a, const PlanChoices& b) {
+    return a.kernels != b.kernels
+               ? a.kernels < b.kernels
+               : std::lexicographical_compare(a.inputs.begin(), a.inputs.end(), b.inputs.begin(), b.inputs.end(), before);
+  });
+  return found;
 }
 
 Program::Memory Program::memory() const {

@@ -30,14 +30,28 @@ class Samples {
 
   // Samples that are run at a time; 0 for all at once.
   std::ptrdiff_t choose() {
-    if (inputs_.empty() || !graph_.states().empty() || !graph_.scalars().empty() || !graph_.fixed_ops().empty()) {
+    const std::ptrdiff_t each = are_apart() ? worth() : 0;
+    if (each == 0) {
       return 0;
+    }
+    const std::ptrdiff_t n_parts = (n_ + each - 1) / each;
+    const std::ptrdiff_t part = (n_ + n_parts - 1) / n_parts;
+    return follow(part) ? part : 0;
+  }
+
+  bool may_take(std::ptrdiff_t part) { return are_apart() && part > 0 && part < n_ && follow(part); }
+
+ private:
+  // Works out all sizes, and whether every result has a row for each sample that follows from that sample alone.
+  bool are_apart() {
+    if (inputs_.empty() || !graph_.states().empty() || !graph_.scalars().empty() || !graph_.fixed_ops().empty()) {
+      return false;
     }
     n_ = inputs_[0].rank() > 0 ? inputs_[0][0] : 0;
     const bool is_batch =
         std::all_of(inputs_.begin(), inputs_.end(), [&](const Extents& x) { return x.rank() > 0 && x[0] == n_; });
     if (!is_batch || n_ < 2) {
-      return 0;
+      return false;
     }
     for (const Value& value : graph_.values()) {
       sizes_.push_back(evaluated(value, inputs_));
@@ -48,23 +62,12 @@ class Samples {
     }
     for (const Node& node : graph_.nodes()) {
       if (!keeps_samples_apart(node)) {
-        return 0;
+        return false;
       }
     }
-    if (!std::all_of(graph_.results().begin(), graph_.results().end(), [&](ValueId id) { return is_batch_[index(id)]; })) {
-      return 0;
-    }
-    const std::ptrdiff_t each = worth();
-    if (each == 0) {
-      return 0;
-    }
-    const std::ptrdiff_t n_parts = (n_ + each - 1) / each;
-    const std::ptrdiff_t part = (n_ + n_parts - 1) / n_parts;
-    const std::ptrdiff_t last = n_ - (n_ - 1) / part * part;
-    return follows(part) && follows(last) ? part : 0;
+    return std::all_of(graph_.results().begin(), graph_.results().end(), [&](ValueId id) { return is_batch_[index(id)]; });
   }
 
- private:
   static std::size_t index(ValueId id) { return static_cast<std::size_t>(id); }
 
   static Extents evaluated(const Value& value, std::span<const Extents> inputs) {
@@ -198,6 +201,9 @@ class Samples {
     return each < n_ && beyond >= kLeastGain * weights * n_parts ? each : 0;
   }
 
+  // Whether the graph holds for parts of so many samples, and for what they leave.
+  [[nodiscard]] bool follow(std::ptrdiff_t part) const { return follows(part) && follows(n_ - (n_ - 1) / part * part); }
+
   // Whether the graph holds for this many samples, with the same sizes of each.
   [[nodiscard]] bool follows(std::ptrdiff_t n) const {
     std::vector<Extents> part = inputs_;
@@ -232,6 +238,10 @@ class Samples {
 
 std::ptrdiff_t samples_at_a_time(const Graph& graph, std::span<const Extents> inputs) {
   return Samples(graph, inputs).choose();
+}
+
+bool may_run_by_samples(const Graph& graph, std::span<const Extents> inputs, std::ptrdiff_t n_samples) {
+  return Samples(graph, inputs).may_take(n_samples);
 }
 
 }  // namespace striate

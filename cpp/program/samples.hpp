@@ -12,5 +12,7 @@ namespace striate {
 // taken where every result has a row for each sample that follows from that sample alone, where one layer's images do not
 // stay in the caches, and where these are many more bytes than the weights, which each part reads again.
 [[nodiscard]] std::ptrdiff_t samples_at_a_time(const Graph& graph, std::span<const Extents> inputs);
+// Whether parts of so many samples, and a last one of the rest, together give what the whole batch does.
+[[nodiscard]] bool may_run_by_samples(const Graph& graph, std::span<const Extents> inputs, std::ptrdiff_t n_samples);
 
 }  // namespace striate

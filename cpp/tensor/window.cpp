@@ -58,15 +58,18 @@ Window make_window(const char* op, std::span<const std::ptrdiff_t> spatial, cons
       axis.pad_end = axis.reach() - 1 - axis.pad_begin;
     }
     const std::ptrdiff_t room = axis.in + axis.pad_begin + axis.pad_end - axis.reach();
-    check(room >= 0, op, ": expected a padded input of at least the dilated kernel size ", axis.reach(), ", got size ",
-          axis.in, " with padding (", axis.pad_begin, ", ", axis.pad_end, ") on spatial axis ", i,
-          "; use a smaller kernel or more padding");
-    axis.out = room / axis.stride + 1;
-    if (params.ceil_mode) {
-      axis.out = ceil_div(room, axis.stride) + 1;
-      if ((axis.out - 1) * axis.stride >= axis.in + axis.pad_begin) {
-        --axis.out;  // the last window would start in the right padding
-      }
+    // With ceil_mode a window may reach beyond the padding by less than a stride, the only one, too.
+    const std::ptrdiff_t beyond = params.ceil_mode ? axis.stride - 1 : 0;
+    if (room + beyond < 0 || (room < 0 && axis.in == 0)) {
+      const std::string less =
+          beyond > 0 ? text(" - (stride - 1) = ", std::max<std::ptrdiff_t>(axis.reach() - beyond, 1)) : "";
+      throw ShapeError(text(op, ": expected a padded input of at least the dilated kernel size ", axis.reach(), less,
+                            ", got size ", axis.in, " with padding (", axis.pad_begin, ", ", axis.pad_end,
+                            ") on spatial axis ", i, "; use a smaller kernel or more padding"));
+    }
+    axis.out = (room + beyond) / axis.stride + 1;
+    if (params.ceil_mode && (axis.out - 1) * axis.stride >= axis.in + axis.pad_begin) {
+      --axis.out;  // the last window would start in the right padding
     }
   }
   return window;

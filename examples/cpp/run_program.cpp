@@ -12,6 +12,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "striate/ops.hpp"
@@ -48,7 +49,8 @@ void print(const striate::Array& result) {
 }
 
 void run(const std::string& path, std::istream* source) {
-  const striate::Program program(striate::load_graph(path).graph);
+  striate::GraphFile file = striate::load_graph(path);
+  const striate::Program program(std::move(file.graph), {}, std::move(file.pinned));
   const striate::Graph& graph = program.graph();
   std::vector<striate::Array> inputs;
   for (const striate::ValueId id : graph.inputs()) {

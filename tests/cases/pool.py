@@ -86,6 +86,10 @@ CASES = (
     max_pool_case("overlap", (1, 7, 6, 7), kernel_size=(3, 2), stride=1),
     max_pool_case("ceil", (1, 8, 7, 6), kernel_size=3, stride=2, ceil_mode=True),
     max_pool_case("ceil-drops-last", (1, 3, 5, 5), kernel_size=2, stride=3, padding=1, ceil_mode=True),
+    max_pool_case("ceil-over-image", (2, 9, 2, 1), kernel_size=3, stride=(2, 3), ceil_mode=True),
+    max_pool_case(
+        "ceil-over-image-indices", (1, 4, 2, 3), kernel_size=(3, 5), stride=(2, 4), ceil_mode=True, return_indices=True
+    ),
     max_pool_case("dilated", (1, 15, 9, 10), kernel_size=3, stride=2, padding=1, dilation=2),
     max_pool_case("stride-over-kernel", (2, 1, 9, 9), kernel_size=2, stride=4),
     max_pool_case("indices", (2, 9, 6, 7), kernel_size=3, stride=2, padding=1, return_indices=True),
@@ -93,6 +97,10 @@ CASES = (
     max_pool_case("large", (4, 48, 28, 28), kernel_size=3, stride=2, padding=1, large=True),
     max_pool_case("3", (2, 16, 15), kernel_size=3, stride=2, padding=1),
     max_pool_case("ceil-dilated", (1, 5, 16), kernel_size=3, stride=2, dilation=2, ceil_mode=True),
+    max_pool_case("ceil-over-image", (2, 5, 2), kernel_size=3, stride=2, ceil_mode=True),
+    max_pool_case(
+        "ceil-over-image", (1, 5, 1, 3, 2), kernel_size=(2, 2, 4), stride=3, padding=(0, 1, 0), ceil_mode=True
+    ),
     max_pool_case("2x2x2", (1, 9, 4, 6, 5), kernel_size=2),
     max_pool_case("padded", (2, 3, 5, 4, 5), kernel_size=(3, 2, 3), stride=2, padding=1, ceil_mode=True),
     avg_pool_case("2x2", (2, 9, 8, 6), kernel_size=2, exact=True),
@@ -106,6 +114,17 @@ CASES = (
         kernel_size=(3, 2),
         stride=2,
         padding=1,
+        ceil_mode=True,
+        count_include_pad=False,
+    ),
+    avg_pool_case("ceil-over-image", (2, 9, 2, 2), kernel_size=5, stride=4, padding=1, ceil_mode=True, exact=True),
+    avg_pool_case("ceil-over-image", (2, 5, 2), kernel_size=3, stride=2, ceil_mode=True, exact=True),
+    avg_pool_case(
+        "ceil-over-image",
+        (1, 5, 1, 3, 2),
+        kernel_size=(2, 3, 4),
+        stride=3,
+        padding=(0, 1, 0),
         ceil_mode=True,
         count_include_pad=False,
     ),

@@ -167,7 +167,7 @@ def test_results_keep_their_structure(tmp_path: Path) -> None:
 def test_weights_are_not_copied(tmp_path: Path) -> None:
     striate.compile(lambda x: striate.linear(x, striate.ones(1024, 1024)), drawn(1, 1024)).save(tmp_path / "program")
     before = striate.memory.stats()["in_use_bytes"]
-    graph, _ = _core.load_graph(str(tmp_path / "program"))
+    graph, _, _ = _core.load_graph(str(tmp_path / "program"))
     assert striate.memory.stats()["in_use_bytes"] - before < 65536
     (weight,) = [graph.value(i).array for i in range(graph.n_values) if graph.value(i).kind == "constant"]
     assert not weight.is_exposed  # so packed forms of it are kept
@@ -196,7 +196,7 @@ def test_attributes_come_back(tmp_path: Path) -> None:
     (y,) = graph.add_node("relu", attributes, [i], [x])
     graph.set_results([y])
     _core.save_graph(graph, str(tmp_path / "graph"), {"note": "kept"})
-    loaded, metadata = _core.load_graph(str(tmp_path / "graph"))
+    loaded, metadata, _ = _core.load_graph(str(tmp_path / "graph"))
     assert metadata == {"note": "kept"}
     assert str(loaded) == str(graph)
     found = loaded.nodes[0].attributes
@@ -214,7 +214,7 @@ def test_states_are_saved_and_owned(tmp_path: Path) -> None:
         recording.returns(count * 2.0)
     _core.save_graph(recording.graph, str(tmp_path / "graph"), {})
     for _ in range(2):  # a run does not change the file
-        graph, _ = _core.load_graph(str(tmp_path / "graph"))
+        graph, _, _ = _core.load_graph(str(tmp_path / "graph"))
         program = _core.Program(graph)
         program.run([x._array], [])
         (y,) = program.run([x._array], [])
@@ -293,7 +293,7 @@ def edited(data: bytes, edit: Callable[[dict[str, Any]], Any]) -> bytes:
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("valid") / "program"
-    compiled("flat")[0].save(path)
+    compiled("flat")[0].save(path, pin_plan=True)
     return path.read_bytes()
 
 

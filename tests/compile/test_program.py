@@ -122,6 +122,16 @@ def test_other_image_sizes() -> None:
         assert_close(program(x).numpy(), eager(model, x))
 
 
+def test_small_images_in_one_window() -> None:
+    program = striate.compile(lambda x: striate.max_pool2d(x, 3, stride=2, ceil_mode=True), drawn(1, 3, 8, 8))
+    x = drawn(2, 3, 2, 2)
+    graph = program.graph
+    assert np.array_equal(program(x).numpy(), x.numpy().max((2, 3), keepdims=True))
+    assert program.graph is graph  # of the record with larger images
+    with pytest.raises(striate.ShapeError, match="max_pool2d: expected a padded input"):
+        program(drawn(2, 3, 1, 2))
+
+
 def test_sizes_that_a_record_does_not_hold_for_are_recorded(block: nn.Module) -> None:
     class Sized(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def several(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def at_a_time(program: striate.Program, *inputs: Tensor) -> int:
-    return int(program._variants[0].core.samples_at_a_time([x.shape for x in inputs]))
+    return int(program._variants[0].core.choices([x.shape for x in inputs]).samples_at_a_time)
 
 
 def results(value: Any) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import striate
+import write_cases
 from cases import CASES
 from laws.harness import drawn, is_differentiable, rng_of, run, run_with_gradients
 from laws.test_second_gradient import differentiate_twice
@@ -31,6 +32,16 @@ NOT_REACHED: dict[str, str] = {
     "randperm": _RANDOM,
     "rmsprop_step": _UPDATE,
     "sgd_step": _UPDATE,
+}
+
+#: What `law_replay` checks on other processors are forward passes and first gradients.
+NOT_REPLAYED: dict[str, str] = NOT_REACHED | {
+    "full": "makes zeros that no checked result reads; it fills as full_like does, which is checked",
+    **{
+        f"{kind}max_pool{n}d_pick": "of second derivatives: laws/test_second_gradient.py"
+        for kind in ("", "adaptive_")
+        for n in (1, 2, 3)
+    },
 }
 
 
@@ -61,3 +72,31 @@ def test_coverage_of_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not missing, f"no case reaches {missing}; add a Case, or a reason to NOT_REACHED"
     stale = sorted(set(NOT_REACHED) & reached | set(NOT_REACHED) - REGISTERED)
     assert not stale, f"NOT_REACHED is out of date: {stale}"
+
+
+def checked_rows(program: write_cases.Program) -> set[str]:
+    """The rows of a replayed case that a result which it checks was made by, on any way."""
+    rows, wanted = [], set()
+    for line in program.lines:
+        kind, name, *numbers = line.split()
+        if kind == "check":
+            wanted.add(int(name))
+        elif kind == "row":
+            n_inputs = int(numbers[0])
+            n_outputs = int(numbers[1 + n_inputs])
+            inputs = {int(number) for number in numbers[1 : 1 + n_inputs]}
+            rows.append((name, inputs, {int(number) for number in numbers[2 + n_inputs : 2 + n_inputs + n_outputs]}))
+    found = set()
+    for name, inputs, outputs in reversed(rows):
+        if wanted & outputs:
+            wanted |= inputs
+            found.add(name)
+    return found
+
+
+def test_coverage_of_replayed_rows() -> None:
+    replayed = {row for record in write_cases.programs().values() for row in checked_rows(record())}
+    missing = sorted(REGISTERED - replayed - set(NOT_REPLAYED))
+    assert not missing, f"law_replay checks no result of {missing}; add a Case, or a reason to NOT_REPLAYED"
+    stale = sorted(set(NOT_REPLAYED) & replayed | set(NOT_REPLAYED) - REGISTERED)
+    assert not stale, f"NOT_REPLAYED is out of date: {stale}"

@@ -34,6 +34,16 @@ REFUSALS: list[tuple[type[Exception], str, Callable[[], object]]] = [
     ),
     (
         striate.ShapeError,
+        r"max_pool2d: expected a padded input of at least the dilated kernel size 5 - \(stride - 1\) = 4, got size 3",
+        lambda: striate.max_pool2d(_normal(1, 1, 3, 4), 3, stride=2, dilation=2, ceil_mode=True),
+    ),
+    (
+        striate.ShapeError,
+        r"avg_pool1d: expected a padded input of at least the dilated kernel size 2 - \(stride - 1\) = 1, got size 0",
+        lambda: striate.avg_pool1d(_normal(1, 1, 0), 2, stride=2, ceil_mode=True),
+    ),
+    (
+        striate.ShapeError,
         "max_pool2d: expected kernel_size as one number or 2 of them",
         lambda: striate.max_pool2d(_normal(1, 1, 4, 4), (1, 2, 3)),
     ),

@@ -15,9 +15,15 @@ namespace striate {
 
 // ---- convolution (ops/conv.cpp) ----
 
+// Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
+// the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
+// no dilation, one group or groups of 16 channels or more), else direct.
+enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
+
 struct ConvParams {
   WindowParams window;  // kernel_size is taken from the weight
   std::ptrdiff_t groups = 1;
+  ConvAlgorithm algorithm = ConvAlgorithm::automatic;  // of this call, before what is set for all; automatic: as is set
 };
 
 // What may be fused behind a convolution or a linear layer: y = f(acc + bias + add), or f(acc + bias) + add, where f is a
@@ -53,10 +59,7 @@ struct GradTail {
   const Array* relu = nullptr;
 };
 
-// Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
-// the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
-// no dilation, one group or groups of 16 channels or more), else direct.
-enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
+// Of all convolutions whose call names none.
 void set_conv_algorithm(ConvAlgorithm algorithm);
 [[nodiscard]] ConvAlgorithm conv_algorithm();
 [[nodiscard]] const char* algorithm_name(ConvAlgorithm algorithm);
@@ -104,6 +107,15 @@ struct ConvVerdict {
 // All algorithms for one pass of a convolution of these shapes, as it would run now.
 [[nodiscard]] std::vector<ConvVerdict> explain_conv(const char* op, ConvPass pass, const Extents& x_shape,
                                                     const Extents& weight_shape, const ConvParams& params, DType dtype);
+
+// The algorithms that this pass can take, the first being the one that it would take now.
+[[nodiscard]] std::vector<ConvAlgorithm> conv_algorithms(const char* op, ConvPass pass, const Extents& x_shape,
+                                                         const Extents& weight_shape, const ConvParams& params, DType dtype);
+// Likewise of a transposed convolution, whose forward pass is the data gradient of a convolution.
+[[nodiscard]] std::vector<ConvAlgorithm> conv_transpose_algorithms(const char* op, ConvPass pass, const Extents& x_shape,
+                                                                   const Extents& weight_shape, const ConvParams& params,
+                                                                   std::span<const std::ptrdiff_t> output_padding,
+                                                                   DType dtype);
 
 // x (N, C, *spatial), weight (O, C / groups, *kernel), bias (O,) → y (N, O, *out), channels-last.
 [[nodiscard]] Array conv(const char* op, const Array& x, const Array& weight, const Fused& fused, const ConvParams& params);

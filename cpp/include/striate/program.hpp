@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "striate/dim.hpp"
+#include "striate/ops.hpp"
 
 namespace striate {
 
@@ -169,16 +170,29 @@ struct GuardError : std::runtime_error {
 // that are read again long after are made again there, where their operands are kept anyway.
 [[nodiscard]] Graph recompute(const Graph& graph);
 
+// What a plan decides that shows in the bits of a result. Of a convolution that is its algorithm; `automatic` stands for
+// every other node.
+struct PlanChoices {
+  std::string kernels;                    // the instruction set that they are for
+  std::vector<Extents> inputs;            // shapes
+  std::ptrdiff_t samples_at_a_time = 0;   // 0: all at once
+  std::vector<ConvAlgorithm> algorithms;  // of each node
+
+  friend bool operator==(const PlanChoices&, const PlanChoices&) = default;
+};
+
 // A graph in a file: a safetensors file whose tensors are the constants and states, in the order of their memory, and whose
-// metadata holds the rest as JSON under "striate_program". Equal graphs and metadata give equal bytes.
+// metadata holds the rest as JSON under "striate_program". Equal graphs, metadata and choices give equal bytes.
 struct GraphFile {
   Graph graph;
   std::map<std::string, std::string> metadata;  // what the writer added
+  std::vector<PlanChoices> pinned;              // for the Program that runs the graph
 };
 
 // Atomic, as write_safetensors. Throws std::invalid_argument for metadata of the reserved name and for operators that only
 // Python has, all of which it names; std::system_error when the system refuses.
-void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata = {});
+void save_graph(const Graph& graph, const std::string& path, const std::map<std::string, std::string>& metadata = {},
+                std::span<const PlanChoices> pinned = {});
 
 // Constants are read-only views of the mapped file, which nobody may change meanwhile; states are copies. Throws FormatError
 // (see safetensors.hpp) for anything that no graph can be, naming the file and the node or key; std::system_error when the
@@ -193,8 +207,10 @@ void save_graph(const Graph& graph, const std::string& path, const std::map<std:
 class Program {
  public:
   // `watched` are the weights that constants of the graph were made from: after a change of one a run throws GuardError.
-  // Throws std::invalid_argument where an operator has no kernel in the core; the text names all of them.
-  explicit Program(Graph graph, std::vector<Array> watched = {});
+  // `pinned` choices are taken for their shapes with their kernels, whatever is set and whatever the cost model and the
+  // caches of this machine would say; for others a plan chooses itself. Throws std::invalid_argument where an operator has
+  // no kernel in the core, all of which the text names, and for choices that this graph can't take.
+  explicit Program(Graph graph, std::vector<Array> watched = {}, std::vector<PlanChoices> pinned = {});
   ~Program();
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
@@ -208,9 +224,12 @@ class Program {
 
   [[nodiscard]] const Graph& graph() const;
   [[nodiscard]] bool is_stale() const;  // a watched weight has changed
-  // Of a batch of these shapes, how many samples a run takes at a time, so that a layer's images stay in the caches for the
-  // next; 0: all at once.
-  [[nodiscard]] std::ptrdiff_t samples_at_a_time(std::span<const Extents> inputs) const;
+  // How inputs of these shapes run now. A large batch may run a few samples at a time, so that a layer's images stay in the
+  // caches for the next; the algorithms are then those of `choices` for such a part.
+  [[nodiscard]] PlanChoices choices(std::span<const Extents> inputs) const;
+  // What to pin: the choices for the recorded shapes, for those that have run and are still planned, and for the parts of
+  // such batches; and all that are pinned already.
+  [[nodiscard]] std::vector<PlanChoices> choices_to_pin() const;
 
   // Of the plan that ran last.
   struct Memory {

@@ -63,7 +63,8 @@ struct WindowParams {
   bool ceil_mode = false;                // pooling: a last window that starts inside the input or its left padding counts
 };
 
-// out = floor((in + pad_begin + pad_end − dilation·(kernel − 1) − 1) / stride) + 1, per axis of `spatial`.
+// out = floor((in + pad_begin + pad_end − dilation·(kernel − 1) − 1) / stride) + 1, per axis of `spatial`; with ceil_mode
+// rounded up, less a last window that would start in the right padding.
 // Throws ShapeError naming `op` when the window does not fit or a parameter is out of range.
 [[nodiscard]] Window make_window(const char* op, std::span<const std::ptrdiff_t> spatial, const WindowParams& params);
 

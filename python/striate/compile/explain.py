@@ -172,10 +172,7 @@ def explain_graph(
     """
     graph = core.graph
     shapes = [tuple(x.shape) for x in inputs]
-    sizes = [
-        tuple([n if type(n) is int else n.evaluate(shapes) for n in graph.value(i).shape])
-        for i in range(graph.n_values)
-    ]
+    sizes = _sizes(graph, shapes)
     times: list[float] | None = None
     peak = bandwidth = None
     if n_passes > 0:
@@ -184,6 +181,14 @@ def explain_graph(
         times = [1e3 * sorted(node)[len(node) // 2] for node in zip(*passes, strict=True)]
         peak = _core.measure_fma(_core.DType.float32, 0.05) / 1e9
         bandwidth = _core.measure_stream("triad", 64 << 20, 3) / 1e9
+    choices = core.choices(shapes)
+    part, n_parts = choices.samples_at_a_time, 1.0
+    planned = sizes  # of what runs at a time
+    if part > 0:
+        n_parts = shapes[0][0] / part
+        shapes = [(part, *shape[1:]) for shape in shapes]
+        planned = _sizes(graph, shapes)
+    algorithms = core.choices(shapes).algorithms
     readers: dict[int, int] = dict.fromkeys(graph.results, 1)
     makers: dict[int, Any] = {}
     places: dict[int, int] = {}
@@ -200,7 +205,7 @@ def explain_graph(
             if node.op in _VIEWS
             else sum(_n_bytes(graph, sizes, i) for i in (*node.inputs[:4], *node.outputs) if i >= 0)
         )
-        algorithm, predicted = _choice(node, sizes)
+        algorithm, predicted = _choice(node, planned, algorithms[at])
         measured = times[at] if times is not None else None
         share = None
         if measured and peak is not None and bandwidth is not None and (macs or moved):
@@ -213,14 +218,22 @@ def explain_graph(
                 algorithm,
                 macs,
                 moved,
-                predicted,
+                predicted * n_parts if predicted is not None else None,
                 measured,
                 share,
                 _why_alone(node, readers, makers),
                 tuple(sorted({places[i] for i in node.inputs if i in places})),
             )
         )
-    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, core.samples_at_a_time(shapes) or None)
+    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, part or None)
+
+
+def _sizes(graph: _core.Graph, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The sizes of all values, for inputs of these shapes."""
+    return [
+        tuple([n if type(n) is int else n.evaluate(shapes) for n in graph.value(i).shape])
+        for i in range(graph.n_values)
+    ]
 
 
 def _n_bytes(graph: _core.Graph, sizes: Sequence[tuple[int, ...]], i: int) -> int:
@@ -257,8 +270,8 @@ def _macs(node: Any, sizes: Sequence[tuple[int, ...]]) -> int:
     return 0
 
 
-def _choice(node: Any, sizes: Sequence[tuple[int, ...]]) -> tuple[str | None, float | None]:
-    """Algorithm and predicted time of a convolution or one of its gradients."""
+def _choice(node: Any, sizes: Sequence[tuple[int, ...]], algorithm: str | None) -> tuple[str | None, float | None]:
+    """Return the name and the predicted time of the algorithm that a convolution or one of its gradients takes."""
     op, _, pass_ = node.op.partition("_grad_")
     if op not in _CONVOLUTIONS:
         return None, None
@@ -271,7 +284,7 @@ def _choice(node: Any, sizes: Sequence[tuple[int, ...]]) -> tuple[str | None, fl
         x, weight = sizes[node.inputs[1]], sizes[node.outputs[0]]
     else:
         x, weight = sizes[node.inputs[0]], sizes[node.inputs[1]]
-    found = machine.explain(
+    verdicts = machine.explain(
         op,
         x,
         weight,
@@ -280,7 +293,8 @@ def _choice(node: Any, sizes: Sequence[tuple[int, ...]]) -> tuple[str | None, fl
         padding=a["pad_begin"],
         dilation=a["dilation"],
         groups=a["groups"],
-    ).chosen
+    ).verdicts
+    found = next((v for v in verdicts if v.algorithm == algorithm), verdicts[0])  # the first is direct, of any name
     return found.algorithm, found.predicted_ms
 
 

@@ -25,8 +25,8 @@ MOST_NESTED = 32
 class _Saved:
     """The one record that a file holds, and how its results fit together."""
 
-    def __init__(self, graph: Any, structure: Build) -> None:
-        self.core = _core.Program(graph)
+    def __init__(self, graph: Any, structure: Build, pinned: Sequence[Any]) -> None:
+        self.core = _core.Program(graph, pinned=pinned)
         self.structure = structure
         inputs = [graph.value(i) for i in graph.inputs]
         self.kinds = [(x.dtype, len(x.shape)) for x in inputs]
@@ -52,7 +52,7 @@ class _LoadedProgram(Program):
             ) from error
 
 
-def write(core: Any, structure: Build, path: Path) -> None:
+def write(core: Any, structure: Build, path: Path, *, pin_plan: bool) -> None:
     """Write one record of a program; see `Program.save`."""
     graph = core.graph
     if graph.states:
@@ -64,7 +64,8 @@ def write(core: Any, structure: Build, path: Path) -> None:
     described = _describe(structure(marks), {id(mark): i for i, mark in enumerate(marks)})
     import json  # here, to keep `import striate` light
 
-    _core.save_graph(graph, os.fspath(path), {STRUCTURE: json.dumps(described, separators=(",", ":"))})
+    pinned = core.choices_to_pin() if pin_plan else []
+    _core.save_graph(graph, os.fspath(path), {STRUCTURE: json.dumps(described, separators=(",", ":"))}, pinned)
 
 
 def load_program(path: Path) -> Program:
@@ -80,7 +81,8 @@ def load_program(path: Path) -> Program:
     -------
     Program
         Gives the same bits as the one that was saved, on a machine of the same kind: weights are packed, algorithms chosen
-        and memory is planned anew for the machine and the sizes it meets. Named tuples come back as tuples.
+        and memory is planned anew for the machine and the sizes it meets, except for a plan that the file pins (see
+        `Program.save`). Named tuples come back as tuples.
 
     Raises
     ------
@@ -104,13 +106,13 @@ def load_program(path: Path) -> Program:
     [[2.0, 0.0, 6.0]]
     """
     name = os.fspath(path)
-    graph, metadata = _core.load_graph(name)
+    graph, metadata, pinned = _core.load_graph(name)
     if graph.scalars or graph.states:
         raise ValueError(
             f"load_program: expected a program of inputs only in {name!r}, got one with run-time numbers or states; "
             "run it from C++"
         )
-    return _LoadedProgram(_Saved(graph, _structure(name, metadata, len(graph.results))))
+    return _LoadedProgram(_Saved(graph, _structure(name, metadata, len(graph.results)), pinned))
 
 
 def _describe(result: Any, index: Mapping[int, int]) -> Any:

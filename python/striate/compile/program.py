@@ -135,17 +135,23 @@ class Program:
         self(*tensors)  # records again where these inputs ask for it
         return explain_graph(self._variants[0].core, [x._array for x in tensors], n_passes=10 if measure else 0)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, pin_plan: bool = False) -> None:
         """Write the program to a file, which `striate.load_program` and a C++ program can run.
 
-        The file holds the weights and the graph of the record that ran last, and nothing of this machine: packed weights
-        and plans are made where it is loaded. The same program gives the same bytes. A file already there is replaced, at
-        once or not at all.
+        The file holds the weights and the graph of the record that ran last, and nothing of this machine unless asked to:
+        packed weights and plans are made where it is loaded. The same program gives the same bytes, and with a pinned plan
+        after the same calls and under the same settings. A file already there is replaced, at once or not at all.
 
         Parameters
         ----------
         path : str or path
             Of any ending; it is a safetensors file.
+        pin_plan : bool, default False
+            Write the plan, too, for the shapes of the example and of calls that are still planned: which algorithm each
+            convolution takes, as the settings of now choose it, and how many samples of a batch run at a time. Where the
+            same instruction set runs, a loaded program does exactly this for these shapes, whatever is set there and
+            whatever the cost model, its tuning and the caches of that machine would choose. For other shapes, and on
+            another instruction set, it plans anew.
 
         Raises
         ------
@@ -158,7 +164,7 @@ class Program:
         """
         from striate.compile.file import write  # reads back as a Program, so it imports this file
 
-        write(self._variants[0].core, self._variants[0].structure, path)
+        write(self._variants[0].core, self._variants[0].structure, path, pin_plan=pin_plan)
 
     def memory(self) -> dict[str, int]:
         """Return arena_bytes and least_bytes of the plan that ran last, and the number of plans and arenas.

@@ -134,7 +134,8 @@ def avg_pool2d(
     padding : int, (int, int) or ((int, int), (int, int)), default 0
         Pixels added on both sides of each axis, or (begin, end) per axis; at most half a window.
     ceil_mode : bool, default False
-        Round the output size up: a last window may hang over the end, if it starts inside the image or before it.
+        Round the output size up: a last window may hang over the end, if it starts inside the image or before it. So may
+        the only one, by less than a stride.
     count_include_pad : bool, default True
         Whether padding is counted. What hangs over the padded image never is.
     divisor_override : int, optional
@@ -143,7 +144,7 @@ def avg_pool2d(
     Returns
     -------
     Tensor, shape (N, C, H′, W′)
-        H′ = ⌊(H + 2·pad − P) / s⌋ + 1, W′ likewise.
+        H′ = ⌊(H + 2·pad − P) / s⌋ + 1, or ⌈…⌉ + 1 with `ceil_mode`, W′ likewise.
 
     Raises
     ------

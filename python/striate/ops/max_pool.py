@@ -175,14 +175,15 @@ def max_pool2d(
     dilation : int or (int, int), default 1
         Step between the taps of a window.
     ceil_mode : bool, default False
-        Round the output size up: a last window may hang over the end, if it starts inside the image or before it.
+        Round the output size up: a last window may hang over the end, if it starts inside the image or before it. So may
+        the only one, by less than a stride.
     return_indices : bool, default False
         Also return where each maximum is.
 
     Returns
     -------
     y : Tensor, shape (N, C, H′, W′)
-        H′ = ⌊(H + 2·pad − d·(P − 1) − 1) / s⌋ + 1, W′ likewise.
+        H′ = ⌊(H + 2·pad − d·(P − 1) − 1) / s⌋ + 1, or ⌈…⌉ + 1 with `ceil_mode`, W′ likewise.
     indices : Tensor of int64, same shape
         Positions in the flattened H × W; only with `return_indices`.
 
