@@ -344,23 +344,19 @@ void run_lines(const LineRows<T>& lines, const GatherPlan& plan, std::ptrdiff_t 
   if (sums != nullptr && !sums->start(y, rows.part * target.size[2])) {
     sums = nullptr;
   }
-  const bool streams_y = sums == nullptr && (finish.is_empty() || finish.can_move()) && group == 1 && streams<T>(y);
-  const std::ptrdiff_t n_made = streams_y && !finish.is_empty() ? rows.part * row_values : 0;
-  const int n_workers = thread_count();
-  const Buffer<T> made(n_workers * n_made);  // rows that go to y through what follows them
+  const bool streams_y = sums == nullptr && finish.is_empty() && group == 1 && streams<T>(y);
   const RowsAhead<T> ahead(plan, x, Image(y), y.data<T>(), !streams_y);
-  const auto run = [&](std::ptrdiff_t part, int worker) {
+  parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
     const std::ptrdiff_t n_here = rows.end(part) - rows.begin(part);
     const Ahead next = ahead.rows(rows.end(part), rows.end(part) + n_here);
     T* const y_part = y.data<T>() + rows.begin(part) * row_values;
-    T* const to = n_made > 0 ? made.data() + worker * n_made : y_part;
     for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
       for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
         const std::ptrdiff_t h = row % target.size[1];
         const std::ptrdiff_t d = row / target.size[1] % target.size[0];
         const std::ptrdiff_t image = row / target.size[1] / target.size[0];
-        lines.make(image, d, h, blocks.begin(block), blocks.end(block), to + (row - rows.begin(part)) * row_values, channels,
-                   streams_y && n_made == 0,
+        lines.make(image, d, h, blocks.begin(block), blocks.end(block), y_part + (row - rows.begin(part)) * row_values,
+                   channels, streams_y,
                    blocks.n_parts == 1 ? ahead.rows(row + 1, row + 2)
                                        : share(next, block * n_here + row - rows.begin(part), blocks.n_parts * n_here));
         if (sums != nullptr) {
@@ -368,13 +364,8 @@ void run_lines(const LineRows<T>& lines, const GatherPlan& plan, std::ptrdiff_t 
         }
       }
     }
-    if (n_made > 0) {
-      finish.move(to, y_part, n_here * row_values, true);
-    } else {
-      finish.run(y_part, n_here * row_values);
-    }
-  };
-  parallel_for(rows.n_parts, run, n_workers);
+    finish.run(y_part, n_here * row_values);
+  });
 }
 
 // Rows of y read rows of x through packed weights; forward and data gradient differ in their plan alone.

@@ -55,24 +55,20 @@ void Finish::append(const char* op, const std::byte* y, const std::byte* other) 
   steps_[n_steps_ - 1].other = other - y;
 }
 
-void Finish::run_strips(const std::byte* from, std::byte* y, std::ptrdiff_t n, bool streams) const {
+void Finish::run(void* y, std::ptrdiff_t n) const {
   constexpr std::ptrdiff_t kBytes = 2048;
-  alignas(kAlignment) std::byte strips[2][kBytes];  // kernels do not read what they write
-  for (std::ptrdiff_t first = 0; first < n * item_bytes_; first += kBytes) {
-    const std::ptrdiff_t n_bytes = std::min(n * item_bytes_ - first, kBytes);
-    std::byte* const at = y + first;
-    const std::byte* x = from + first;
-    if (x == at) {
-      std::memcpy(strips[1], at, static_cast<std::size_t>(n_bytes));
-      x = strips[1];
-    }
+  alignas(kAlignment) std::byte strip[kBytes];  // kernels do not read what they write
+  for (std::ptrdiff_t first = 0; first < n; first += kBytes / item_bytes_) {
+    const std::ptrdiff_t length = std::min(n - first, kBytes / item_bytes_);
+    std::byte* const at = static_cast<std::byte*>(y) + first * item_bytes_;
     for (int i = 0; i < n_steps_; ++i) {
       const Step& step = steps_[i];
+      std::memcpy(strip, at, static_cast<std::size_t>(length * item_bytes_));
       MapRun run{};
       run.rows = 1;
-      run.n = n_bytes / item_bytes_;
-      run.y = i + 1 == n_steps_ && !streams ? at : strips[i];
-      run.x[0] = x;
+      run.n = length;
+      run.y = at;
+      run.x[0] = strip;
       run.x_step[0] = 1;
       if (step.is_binary) {
         run.x[1] = at + step.other;
@@ -81,22 +77,8 @@ void Finish::run_strips(const std::byte* from, std::byte* y, std::ptrdiff_t n, b
       run.a = step.a;
       run.b = step.b;
       step.fn(run);
-      x = static_cast<const std::byte*>(run.y);
-    }
-    if (streams) {
-      kernels().maps.stream(x, at, n_bytes);
     }
   }
-}
-
-void Finish::run(void* y, std::ptrdiff_t n) const {
-  if (!is_empty()) {
-    run_strips(static_cast<const std::byte*>(y), static_cast<std::byte*>(y), n, false);
-  }
-}
-
-void Finish::move(const void* from, void* y, std::ptrdiff_t n, bool streams) const {
-  run_strips(static_cast<const std::byte*>(from), static_cast<std::byte*>(y), n, streams);
 }
 
 void Finish::run(const Array& y) const {

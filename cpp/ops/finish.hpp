@@ -20,12 +20,8 @@ class Finish {
   Finish(const Array& y, const Array* addend, const Array* relu);
 
   [[nodiscard]] bool is_empty() const { return n_steps_ == 0; }
-  // Whether it may run on the way from one place to another: it reads no other operand.
-  [[nodiscard]] bool can_move() const { return n_steps_ > 0 && !steps_[0].is_binary && !steps_[1].is_binary; }
   void run(void* y, std::ptrdiff_t n) const;  // on n neighbours
   void run(const Array& y) const;             // on a whole result, in parallel
-  // From n neighbours to n others; `streams`: past the caches, to whole lines of memory.
-  void move(const void* from, void* y, std::ptrdiff_t n, bool streams) const;
 
  private:
   struct Step {
@@ -37,8 +33,6 @@ class Finish {
   explicit Finish(const Array& y);
   void append(int op, double a, double b);
   void append(const char* op, const std::byte* y, const std::byte* other);
-  // `from` is y or does not overlap it.
-  void run_strips(const std::byte* from, std::byte* y, std::ptrdiff_t n, bool streams) const;
 
   Step steps_[2] = {};
   int n_steps_ = 0;

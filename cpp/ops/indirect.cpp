@@ -264,15 +264,7 @@ struct Task {
   const T** pointers_scratch;  // group · n_taps · tile rows
   std::ptrdiff_t made;         // rows that a source makes at a time
   T* made_scratch;             // made · k
-  T* moved_scratch;  // group · tile rows · columns, where rows go to the result through what follows them; or null
 };
-
-// Whether rows are made in scratch memory and go to the result through what follows them.
-template <class T>
-bool moves(const Gemm<T>& gemm) {
-  return gemm.tail.finish != nullptr && gemm.tail.finish->can_move() && !gemm.tail.adds && !gemm.tail.gates &&
-         gemm.tail.sums == nullptr;
-}
 
 // Whether a product's result is stored past the caches: it is larger than they are and consists of whole lines (past L2 but
 // not L3, the depthwise layer after it took 650 µs for 150). Such stores need no fence of their own: a task ends with the
@@ -281,7 +273,7 @@ template <class T>
 bool streams(const Gemm<T>& gemm) {
   constexpr std::ptrdiff_t line = kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
   const Scatter<T>& y = gemm.y;
-  return (gemm.tail.finish == nullptr || moves(gemm)) &&
+  return gemm.tail.finish == nullptr &&
          gemm.a.n_rows() * gemm.b->columns * static_cast<std::ptrdiff_t>(sizeof(T)) > kStreamBytes &&
          reinterpret_cast<std::uintptr_t>(y.y) % kAlignment == 0 && y.stride_n % line == 0 && y.stride[0] % line == 0 &&
          y.stride[1] % line == 0 && y.stride[2] % line == 0 && gemm.b->columns % line == 0;
@@ -396,15 +388,14 @@ class TaskRun {
         told_(task.row_begin),
         epilogue_{.bias = nullptr,
                   .clamps = tail().clamps,
-                  .streams = tail().sums == nullptr && task.moved_scratch == nullptr && streams(task.gemm),
+                  .streams = tail().sums == nullptr && streams(task.gemm),
                   .lo = static_cast<T>(tail().lo),
                   .hi = static_cast<T>(tail().hi),
                   .adds = tail().adds,
                   .addend = tail().addend,
                   .gates = tail().gates,
                   .gate = tail().gate},
-        streams_(tail().sums == nullptr && streams(task.gemm)),
-        asking_(task.gemm, streams_, n_panels()) {}
+        asking_(task.gemm, epilogue_.streams, n_panels()) {}
 
   void run() {
     const RowSource<T>* const source = task_.gemm.source;
@@ -424,9 +415,8 @@ class TaskRun {
  private:
   struct Tile {
     int rows;
-    int run;             // taps that a pointer stands for
-    T* y[kMaxTileRows];  // rows of the result
-    T* made[kMaxTileRows];
+    int run;  // taps that a pointer stands for
+    T* y[kMaxTileRows];
   };
 
   [[nodiscard]] const GemmTail& tail() const { return task_.gemm.tail; }
@@ -448,7 +438,6 @@ class TaskRun {
     std::ptrdiff_t done = begin;
     for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
       const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
-      const std::ptrdiff_t group_begin = done;
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         Tile& tile = tiles[t];
         tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
@@ -457,10 +446,6 @@ class TaskRun {
         walk_.take(tile.rows, base, tile.y, task_.pointers.is_padded() ? at : nullptr);
         for (int m = 0; task_.gemm.source != nullptr && m < tile.rows; ++m) {
           base[m] = task_.made_scratch + (done - begin + m) * b.k;
-        }
-        for (int m = 0; m < tile.rows; ++m) {
-          tile.made[m] =
-              task_.moved_scratch == nullptr ? tile.y[m] : task_.moved_scratch + (done - group_begin + m) * b.columns;
         }
         tile.run = task_.pointers.fill(base, at, tile.rows, task_.zero, task_.pointers_scratch + t * n_pointers);
         done += tile.rows;
@@ -492,7 +477,7 @@ class TaskRun {
       }
       if (n_panels > 1) {
         const Tile& tile = tiles[0];
-        kernel_.row[n_panels - 1](task_.pointers_scratch, b.n_taps / tile.run, b.k * tile.run, panel, tile.made[0] + column,
+        kernel_.row[n_panels - 1](task_.pointers_scratch, b.n_taps / tile.run, b.k * tile.run, panel, tile.y[0] + column,
                                   n_cols, epilogue_);
         continue;
       }
@@ -500,7 +485,7 @@ class TaskRun {
         const Tile& tile = tiles[t];
         const auto& kernels = asking_.step(epilogue_, b.n_taps * b.k) ? kernel_.asking_tile : kernel_.tile;
         kernels[tile.rows - 1][vectors - 1](task_.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
-                                            panel, tile.made, column, n_cols, epilogue_);
+                                            panel, tile.y, column, n_cols, epilogue_);
       }
     }
   }
@@ -511,30 +496,20 @@ class TaskRun {
     const std::ptrdiff_t column_begin = task_.panel_begin * b.panel;
     const std::ptrdiff_t n_cols = std::min(b.columns, task_.panel_end * b.panel) - column_begin;
     if (tail().finish != nullptr) {
-      const T* from = nullptr;  // of neighbouring rows
-      T* to = nullptr;
+      T* begin = nullptr;  // of neighbouring rows
       std::ptrdiff_t length = 0;
-      const auto flush = [&] {
-        if (task_.moved_scratch != nullptr) {
-          tail().finish->move(from, to, length, streams_);
-        } else {
-          tail().finish->run(to, length);
-        }
-      };
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         for (int m = 0; m < tiles[t].rows; ++m) {
-          const T* const made = tiles[t].made[m] + column_begin;
           T* const row = tiles[t].y[m] + column_begin;
-          if (made != from + length || row != to + length) {
-            flush();
-            from = made;
-            to = row;
+          if (row != begin + length) {
+            tail().finish->run(begin, length);
+            begin = row;
             length = 0;
           }
           length += n_cols;
         }
       }
-      flush();
+      tail().finish->run(begin, length);
     }
     if (tail().sums != nullptr && ((done - told_) * n_cols >= kSummedValues || done == task_.row_end)) {
       tail().sums->add(told_, done, column_begin, column_begin + n_cols);
@@ -547,7 +522,6 @@ class TaskRun {
   RowWalk<T> walk_;
   std::ptrdiff_t told_;  // rows that the sums were told of
   Epilogue<T> epilogue_;
-  bool streams_;
   Asking<T> asking_;
 };
 
@@ -661,9 +635,6 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const Buffer<const T*> scratch(n_workers * n_pointers);
   const std::ptrdiff_t n_made = products[0].source == nullptr ? 0 : round_up(blocking.made * b.k, kAlignment);
   const Buffer<T> made(n_workers * n_made);
-  const std::ptrdiff_t n_moved =
-      moves(products[0]) ? round_up(blocking.group * tile_rows(kernel, b) * b.columns, kAlignment) : 0;
-  const Buffer<T> moved(n_workers * n_moved);
   const auto run = [&](std::ptrdiff_t i, int worker) {
     const auto product = static_cast<std::size_t>(i / blocks);
     const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
@@ -678,8 +649,7 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
                        .group = blocking.group,
                        .pointers_scratch = scratch.data() + worker * n_pointers,
                        .made = blocking.made,
-                       .made_scratch = made.data() + worker * n_made,
-                       .moved_scratch = n_moved == 0 ? nullptr : moved.data() + worker * n_moved};
+                       .made_scratch = made.data() + worker * n_made};
     TaskRun<T>(task, kernel).run();
   };
   parallel_for(n_products * blocks, run, n_workers);

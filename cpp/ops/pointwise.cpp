@@ -139,6 +139,9 @@ Array separable_conv(const char* op, const Array& x, const Array& depthwise_weig
   check(is_pointwise(pointwise_weight, pointwise_params(pointwise_weight)), op,
         ": expected a pointwise weight (O, C, 1, ...), got ", pointwise_weight.shape(), "; use two convolutions");
   const Extents between = conv_shape(op, x.shape(), depthwise_weight.shape(), params);
+  if (x.shape(1) == between[1]) {
+    check_channels(op, "a depthwise bias", first.bias, x);
+  }
   if (pays(between, x.dtype(), pointwise_weight)) {
     const Array y = dispatch_float(op, x.dtype(), [&](auto zero) {
       const auto pixels = depthwise_pixels<decltype(zero)>(op, x, depthwise_weight, first, params);

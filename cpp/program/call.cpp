@@ -84,7 +84,6 @@ struct Tail {
 
 // Operands 5 to 8 of a forward pass are what comes before it: mean, scale, shift, or a gate. Operands 2 and 3 of a data
 // gradient are its tail's. Results 1 and 2 of a forward pass with `moments` are the mean and variance of the first.
-// variance of the first.
 Call make_conv(const Attributes& a) {
   const ConvParams params = conv_params(a);
   const std::string& op = a.op();

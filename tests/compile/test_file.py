@@ -62,6 +62,23 @@ class Fork(nn.Module):
         return {"joined": joined, "parts": [low, (ops.clip(high, None, 0.25),)]}
 
 
+class Gated(nn.Module):
+    """What comes before pointwise convolutions joins them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(6)
+        self.wide = nn.Conv2d(6, 12, 1)
+        self.depthwise = nn.Conv2d(12, 12, 3, stride=2, padding=1, groups=12)
+        self.narrow = nn.Conv2d(12, 8, 1)
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.silu(self.wide(ops.relu6(self.norm(x))))
+        y = self.narrow(ops.hardswish(self.depthwise(y)))
+        return ops.relu(self.last(y * ops.sigmoid(ops.adaptive_avg_pool2d(y, 1))))
+
+
 def flat() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3))
 
@@ -69,6 +86,7 @@ def flat() -> nn.Module:
 MODELS: dict[str, tuple[Callable[[], Any], list[tuple[int, ...]]]] = {
     "residual": (Residual, [(2, 3, 16, 16), (1, 3, 16, 16), (3, 3, 21, 9)]),
     "fork": (Fork, [(1, 2, 8, 8), (2, 2, 8, 8)]),
+    "gated": (Gated, [(2, 6, 9, 8), (1, 6, 5, 5)]),
     "flat": (flat, [(2, 1, 8, 8), (5, 1, 8, 8)]),
     "volume": (lambda: nn.Sequential(nn.Conv3d(2, 3, 3, padding=1), nn.GELU()), [(1, 2, 4, 5, 6), (2, 2, 3, 3, 3)]),
     "norms": (

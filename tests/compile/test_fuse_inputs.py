@@ -214,24 +214,6 @@ def test_far_images_are_made_row_by_row(name: str) -> None:
         assert_equal(program, function, x)
 
 
-@pytest.mark.parametrize("name", ["pointwise", "depthwise"])
-def test_far_results_pass_through_what_follows(name: str) -> None:
-    """An activation that is no clamp runs between a kernel's scratch memory and the result, past the caches."""
-    c, h, w = 32, 96, 100
-    n = 2 * far(c, h, w)
-    x = drawn(n, c, h, w)
-    weight = drawn(c, c, 1, 1) if name == "pointwise" else drawn(c, 1, 3, 3)
-
-    def function(x: Tensor) -> Tensor:
-        if name == "pointwise":
-            return ops.silu(ops.conv2d(x, weight))
-        return ops.silu(ops.conv2d(x, weight, padding=1, groups=c))
-
-    program = striate.compile(function, x)
-    assert nodes_of(program) == ["conv2d"]
-    assert_equal(program, function, x)
-
-
 def test_networks_hold_them() -> None:
     from striate import models
 
