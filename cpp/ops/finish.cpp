@@ -56,6 +56,9 @@ void Finish::append(const char* op, const std::byte* y, const std::byte* other) 
 }
 
 void Finish::run(void* y, std::ptrdiff_t n) const {
+  if (is_empty()) {
+    return;
+  }
   constexpr std::ptrdiff_t kBytes = 2048;
   alignas(kAlignment) std::byte strip[kBytes];  // kernels do not read what they write
   for (std::ptrdiff_t first = 0; first < n; first += kBytes / item_bytes_) {
