@@ -94,11 +94,12 @@ bool is_pointwise(const Array& weight, const ConvParams& params) {
          is_all(params.window.pad_end, 0);
 }
 
-// Whether making pixels where they are multiplied is faster: where L2 does not hold what lies between, and a worker keeps
-// all filters, so that every pixel is made once.
+// Whether making pixels where they are multiplied is faster: where a good part of L2 would hold what lies between, or more,
+// and a worker keeps all filters, so that every pixel is made once. (Zen 4, AVX2, MobileNetV2: batch 16 0.68 to 0.95 of the
+// time, batch 1 from 0.3 MB on 0.82 to 1.0; less than that, up to 1.08, filters of more than half of L2 up to 1.2.)
 bool pays(const Extents& between, DType dtype, const Array& weight) {
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
-  return between.product() * item_bytes(dtype) > l2 && 2 * weight.size() * item_bytes(dtype) <= l2;
+  return 4 * between.product() * item_bytes(dtype) > l2 && 2 * weight.size() * item_bytes(dtype) <= l2;
 }
 
 }  // namespace
