@@ -444,8 +444,10 @@ class TaskRun {
         const T* base[kMaxTileRows];
         Position at[kMaxTileRows];
         walk_.take(tile.rows, base, tile.y, task_.pointers.is_padded() ? at : nullptr);
-        for (int m = 0; task_.gemm.source != nullptr && m < tile.rows; ++m) {
-          base[m] = task_.made_scratch + (done - begin + m) * b.k;
+        if (task_.gemm.source != nullptr) {
+          for (int m = 0; m < tile.rows; ++m) {
+            base[m] = task_.made_scratch + (done - begin + m) * b.k;
+          }
         }
         tile.run = task_.pointers.fill(base, at, tile.rows, task_.zero, task_.pointers_scratch + t * n_pointers);
         done += tile.rows;
