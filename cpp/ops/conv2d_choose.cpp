@@ -64,8 +64,10 @@ int form_of(ConvAlgorithm algorithm, const ConvShape& shape) {
 }
 
 // Shipped coefficients, in cycles, as `striate tune` finds them: AVX2 and AVX-512 on an Intel Xeon with 2 MB of L2. The
-// other instruction sets take AVX2's: work is counted in vectors.
-constexpr ConvCosts kAvx2Costs{1.12, 19.4, 1.09, 0.99, 0.27, 1.25, 0.112, 114, 311, 1825, 98, 289, 860, 146, 203, 510};
+// other instruction sets take AVX2's: work is counted in vectors. AVX2's byte is from memory that two cores share (Zen 4,
+// weights evicted before each call, batch 1 to 8, 23 layers): with 0.22 the choice takes 1.001 of the least time, geometric
+// mean, with the 0.112 of one core alone 1.07, and 1.53 at the worst.
+constexpr ConvCosts kAvx2Costs{1.12, 19.4, 1.09, 0.99, 0.27, 1.25, 0.22, 114, 311, 1825, 98, 289, 860, 146, 203, 510};
 constexpr ConvCosts kAvx512Costs{1.26, 30.4, 1.18, 0.7, 1.94, 1.58, 0.149, 149, 380, 1804, 113, 332, 1049, 146, 206, 659};
 
 constexpr int kIsas = 4;
