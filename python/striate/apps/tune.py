@@ -32,7 +32,7 @@ SHAPES = (
 REPEATS = 5
 #: How much the shipped coefficients weigh against a measurement.
 PRIOR = 0.2
-EVICTING_BYTES = 32 << 20
+LEAST_EVICTING_BYTES = 32 << 20
 
 Float = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -56,7 +56,7 @@ class Measurement:
 
 
 def measure(isa: str, progress: Callable[[int, int], None]) -> list[Measurement]:
-    """Time every algorithm on one thread; at batch 1 with weights that are not in the nearest caches."""
+    """Time every algorithm on one thread; at batch 1 with weights that are in no cache."""
     found: list[Measurement] = []
     with machine.isa(isa), machine.threads(1):
         for i, shape in enumerate(SHAPES):
@@ -82,7 +82,7 @@ def _measure_pass(shape: tuple[int, int, int, int], pass_: str) -> Iterator[Meas
         "grad_input": lambda: _core.conv_grad_input("tune", grad_y, weight, x.shape, *window),
         "grad_weight": lambda: _core.conv_grad_weight("tune", grad_y, x, weight.shape, *window),
     }[pass_]
-    evicting = np.zeros(EVICTING_BYTES // 4, np.float32)
+    evicting = np.zeros(max(LEAST_EVICTING_BYTES, 2 * _core.cache_sizes()[2]) // 4, np.float32)
     cycles: dict[str, list[float]] = {name: [] for name in ALGORITHMS}
     verdicts = _core.explain_conv("tune", pass_, x.shape, weight.shape, one, one, one, 1, _core.DType.float32)
     # What the model calls flops is cycles times those of one cycle.
