@@ -191,6 +191,11 @@ def test_depthwise_and_pointwise_are_one_node(size: str, kernel: int, stride: in
         program = striate.compile(function, x)
         assert nodes_of(program) == ["separable_conv2d"]
         assert_equal(program, function, x)
+        fused = {"none": (), "relu6": ("clip(0, 6)",), "silu": ("silu",), "relu": ("relu",)}
+        row = program.explain(x).rows[0]
+        assert row.fused == ("bias", *fused[first], "pointwise", "bias", *fused[last])
+        pixels = row.shape[0] * row.shape[2] * row.shape[3]
+        assert row.macs == pixels * c * (kernel**2 + o)
 
 
 #: Whose result between is made row by row where it is multiplied: (channels in, out, height, width, kernel, stride).

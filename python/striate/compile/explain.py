@@ -38,7 +38,8 @@ class Row:
     ----------
     op : str
     fused : tuple of str
-        What runs in the same node: "bias", "add", an activation, "in place" (writes into a concatenation or a state).
+        What runs in the same node, in order: "batch_norm" or "gate" before a convolution, "bias", "add", an activation,
+        "pointwise" (the convolution behind a depthwise one), "in place" (writes into a concatenation or a state).
     shape : tuple of int
         Of the first result.
     algorithm : str or None
@@ -298,6 +299,16 @@ def _choice(node: Any, sizes: Sequence[tuple[int, ...]], algorithm: str | None) 
     return found.algorithm, found.predicted_ms
 
 
+def _activation(a: Any, prefix: str = "") -> tuple[str, ...]:
+    """Name what follows the sums of a convolution."""
+    if prefix + "map" in a:
+        return (a[prefix + "map"],)
+    if prefix + "lo" not in a:
+        return ()
+    lo, hi = a[prefix + "lo"], a[prefix + "hi"]
+    return ("relu",) if (lo, hi) == (0.0, float("inf")) else (f"clip({lo:g}, {hi:g})",)
+
+
 def _fused(node: Any) -> tuple[str, ...]:
     a = node.attributes
     fused = []
@@ -305,12 +316,12 @@ def _fused(node: Any) -> tuple[str, ...]:
         given = [i >= 0 for i in node.inputs] + [False] * 9
         if node.op in _CONVOLUTIONS and given[6]:
             fused += ["batch_norm", *(("relu6" if "first_hi" in a else "relu",) if a.get("first_relu") else ())]
-        fused += ["gate"] if node.op in _CONVOLUTIONS and given[8] else []
+        if node.op in _CONVOLUTIONS and given[8]:
+            fused.append("gate")
+        if node.op == "separable_conv2d":
+            fused += [*(("bias",) if given[6] else ()), *_activation(a, "first_"), "pointwise"]
         fused += [name for name, is_given in zip(("bias", "add"), given[2:4], strict=True) if is_given]
-        if "lo" in a:
-            fused.append("relu" if (a["lo"], a["hi"]) == (0.0, float("inf")) else f"clip({a['lo']:g}, {a['hi']:g})")
-        if "map" in a:
-            fused.append(a["map"])
+        fused += _activation(a)
         if given[4]:
             fused.append("in place")
         if a.get("moments"):
