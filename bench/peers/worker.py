@@ -88,7 +88,8 @@ def main() -> None:
         print(json.dumps({"missing": str(error)}), file=answers, flush=True)
         return
     print(json.dumps({"version": peer.version}), file=answers, flush=True)
-    evicting = np.array_split(np.zeros(EVICTING_BYTES // 4, np.float32), n_threads)
+    # Ones: pages of zeros that nobody wrote are one page of memory, and evict nothing.
+    evicting = np.array_split(np.ones(EVICTING_BYTES // 4, np.float32), n_threads)
     pool = ThreadPoolExecutor(n_threads)
     for line in sys.stdin:
         task = json.loads(line)

@@ -54,10 +54,9 @@ T inverse_deviation(T var, double eps) {
 template <class T>
 Array normalise(const char* op, const PixelRows& x, const T* mean, const Array& var, const Array* weight, const Array* bias,
                 double eps, const NormTail& tail) {
-  const Buffer<T> scale(x.channels);
+  const Array scale = batch_norm_scale(var, weight, eps);
   const Buffer<T> shift(x.channels);
   for (std::ptrdiff_t c = 0; c < x.channels; ++c) {
-    scale[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
     shift[c] = at(bias, c, T(0));
   }
   const Array y = Array::empty(x.array.dtype(), x.array.shape(), Layout::channels_last);
@@ -68,12 +67,26 @@ Array normalise(const char* op, const PixelRows& x, const T* mean, const Array& 
           "; broadcast or convert it first");
     addend = pixel_rows(*tail.add, false);
   }
-  apply_channels(x, mean, scale.data(), shift.data(), pixel_rows(y, false), tail.add == nullptr ? nullptr : &addend,
+  apply_channels(x, mean, scale.data<T>(), shift.data(), pixel_rows(y, false), tail.add == nullptr ? nullptr : &addend,
                  tail.has_relu, static_cast<T>(tail.most));
   return y;
 }
 
 }  // namespace
+
+Array batch_norm_scale(const Array& var, const Array* weight, double eps) {
+  check(var.rank() == 1 && (weight == nullptr || (weight->shape() == var.shape() && weight->dtype() == var.dtype())),
+        "batch_norm: expected a variance of shape (C,) and a weight like it, got ", var.shape(), " and ",
+        weight == nullptr ? Extents{} : weight->shape(), "; check num_features");
+  const Array scale = Array::empty(var.dtype(), var.shape());
+  dispatch_float("batch_norm", var.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    for (std::ptrdiff_t c = 0; c < var.shape(0); ++c) {
+      scale.data<T>()[c] = inverse_deviation(at(&var, c, T(1)), eps) * at(weight, c, T(1));
+    }
+  });
+  return scale;
+}
 
 BatchNormed batch_norm_training(const char* op, const Array& x, const Array* weight, const Array* bias, double eps,
                                 const NormTail& tail) {

@@ -114,26 +114,24 @@ Array dense_operand(const char* op, const char* what, const Array* operand, cons
   return relayout(*operand, Layout::channels_last);
 }
 
-// A convolution's result, with what `fused` says behind it; run(T, y, tail) computes it.
-template <class F>
-Array delivered_product(const char* op, DType dtype, const Array& weight, const Fused& fused, const ConvGeometry& geometry,
-                        RowSums* sums, F&& run) {
+// A convolution's result, with what `fused` says behind it; run(y, tail) computes it.
+template <class T, class F>
+Array delivered_product(const char* op, const Array& weight, const Fused& fused, const ConvGeometry& geometry, RowSums* sums,
+                        F&& run) {
   const Extents y_shape = output_shape(geometry.n, weight.shape(0), geometry.window, &WindowAxis::out, weight.rank());
-  const Array y = make_result(op, dtype, y_shape, fused, true);
-  dispatch_float(op, dtype, [&](auto zero) {
-    const Array bias = dense_bias(fused);
-    const Array addend = dense_operand(op, "an addend", fused.add, y);
-    const Finish finish(fused, y, addend, true);
-    GemmTail tail = make_tail(fused, bias, fused.clamps);
-    tail.finish = finish.is_empty() ? nullptr : &finish;
-    tail.sums = sums;
-    tail.result = &y;
-    if (fused.add != nullptr && !fused.adds_last) {
-      tail.adds = true;
-      tail.addend = addend.data<decltype(zero)>() - y.data<decltype(zero)>();
-    }
-    run(zero, y, tail);
-  });
+  const Array y = make_result(op, weight.dtype(), y_shape, fused, true);
+  const Array bias = dense_bias(fused);
+  const Array addend = dense_operand(op, "an addend", fused.add, y);
+  const Finish finish(fused, y, addend, true);
+  GemmTail tail = make_tail(fused, bias, fused.clamps);
+  tail.finish = finish.is_empty() ? nullptr : &finish;
+  tail.sums = sums;
+  tail.result = &y;
+  if (fused.add != nullptr && !fused.adds_last) {
+    tail.adds = true;
+    tail.addend = addend.data<T>() - y.data<T>();
+  }
+  run(y, tail);
   return delivered(y, fused);
 }
 
@@ -157,25 +155,30 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
     depthwise_conv(op, x, weight, y, first, params, sums, Finish(fused, y, addend, false));
     return delivered(y, fused);
   }
-  return delivered_product(op, x.dtype(), weight, fused, geometry, sums,
-                           [&](auto zero, const Array& y, const GemmTail& tail) {
-                             run_forward<decltype(zero)>(channels_last(x), weight, y, tail, geometry);
-                           });
+  return dispatch_float(op, x.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    return delivered_product<T>(op, weight, fused, geometry, sums, [&](const Array& y, const GemmTail& tail) {
+      run_forward<T>(channels_last(x), weight, y, tail, geometry);
+    });
+  });
 }
 
-Array pointwise_conv(const char* op, DType dtype, const Extents& x_shape, const PixelSource& pixels, const Array& weight,
+template <class T>
+Array pointwise_conv(const char* op, const Extents& x_shape, const RowSource<T>& pixels, const Array& weight,
                      const Fused& fused) {
+  constexpr DType dtype = std::is_same_v<T, double> ? DType::float64 : DType::float32;
   check<DTypeError>(weight.dtype() == dtype, op, ": expected tensors of one dtype, got ", dtype_name(dtype), " and ",
                     dtype_name(weight.dtype()), "; convert one with .to()");
   const ConvGeometry geometry = make_geometry(op, x_shape, weight.shape(), pointwise_params(weight));
   check(geometry.window.n_taps() == 1, op, ": expected a pointwise weight (O, C, 1, ...), got ", weight.shape(),
         "; only products of pixels go by rows that are made");
   check_bias(op, fused.bias, weight, weight.shape(0));
-  return delivered_product(op, dtype, weight, fused, geometry, nullptr,
-                           [&](auto zero, const Array& y, const GemmTail& tail) {
-                             run_pointwise<decltype(zero)>(pixels.of(zero), weight, y, tail, geometry);
-                           });
+  return delivered_product<T>(op, weight, fused, geometry, nullptr, [&](const Array& y, const GemmTail& tail) {
+    run_pointwise<T>(pixels, weight, y, tail, geometry);
+  });
 }
+template Array pointwise_conv(const char*, const Extents&, const RowSource<float>&, const Array&, const Fused&);
+template Array pointwise_conv(const char*, const Extents&, const RowSource<double>&, const Array&, const Fused&);
 
 Extents conv_shape(const char* op, const Extents& x_shape, const Extents& weight_shape, const ConvParams& params) {
   const ConvGeometry geometry = make_geometry(op, x_shape, weight_shape, params);

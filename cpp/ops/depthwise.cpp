@@ -215,20 +215,10 @@ class RowsAhead {
   std::ptrdiff_t y_row_;
 };
 
-// Share i of n.
 Ahead share(const Ahead& ahead, std::ptrdiff_t i, std::ptrdiff_t n) {
-  const auto cut = [&](const void* from, std::ptrdiff_t bytes, const void*& to, std::ptrdiff_t& to_bytes) {
-    if (bytes == 0) {
-      return;
-    }
-    const std::ptrdiff_t each = (bytes / n / kAlignment + 1) * kAlignment;
-    to = static_cast<const char*>(from) + i * each;
-    to_bytes = std::clamp<std::ptrdiff_t>(bytes - i * each, 0, each);
-  };
-  Ahead result{};
-  cut(ahead.x, ahead.x_bytes, result.x, result.x_bytes);
-  cut(ahead.y, ahead.y_bytes, result.y, result.y_bytes);
-  return result;
+  const Piece x = share(Piece{ahead.x, ahead.x_bytes}, i, n);
+  const Piece y = share(Piece{ahead.y, ahead.y_bytes}, i, n);
+  return {.x = x.begin, .x_bytes = x.n_bytes, .y = y.begin, .y_bytes = y.n_bytes};
 }
 
 // What a row of y is to a row of x.

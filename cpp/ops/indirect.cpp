@@ -371,13 +371,6 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
-// Share i of n.
-Piece share(const Piece& piece, std::ptrdiff_t i, std::ptrdiff_t n) {
-  const std::ptrdiff_t each = round_up(ceil_div(piece.n_bytes, n), kAlignment);
-  const std::ptrdiff_t n_bytes = std::clamp<std::ptrdiff_t>(piece.n_bytes - i * each, 0, each);
-  return n_bytes == 0 ? Piece{} : Piece{static_cast<const char*>(piece.begin) + i * each, n_bytes};
-}
-
 template <class T>
 class TaskRun {
  public:

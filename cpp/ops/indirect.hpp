@@ -5,6 +5,7 @@
 // indirect_gemm(); weight gradients are one call of outer_product().
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <vector>
@@ -133,6 +134,13 @@ struct Piece {
   const void* begin = nullptr;
   std::ptrdiff_t n_bytes = 0;
 };
+
+// Share i of n, of whole lines.
+inline Piece share(const Piece& piece, std::ptrdiff_t i, std::ptrdiff_t n) {
+  const std::ptrdiff_t each = round_up(ceil_div(piece.n_bytes, n), kAlignment);
+  const std::ptrdiff_t n_bytes = std::clamp<std::ptrdiff_t>(piece.n_bytes - i * each, 0, each);
+  return n_bytes == 0 ? Piece{} : Piece{static_cast<const char*>(piece.begin) + i * each, n_bytes};
+}
 
 // Makes rows of A just before they are multiplied, near the core that multiplies them, where a Gather would find them in
 // memory.

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "machine/threads.hpp"
 #include "ops/depthwise.hpp"
 #include "ops/moments.hpp"
 #include "ops/shape.hpp"
@@ -108,6 +107,8 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
            const Prologue& first) {
   check(x.rank() >= 3 && x.rank() <= 5, op, ": expected x of 3 to 5 axes (N, C, *spatial), got ", x.shape(),
         "; add or remove axes with reshape");
+  check(is_pointwise(weight, params), op, ": expected a pointwise convolution behind a batch-norm or gate, got weight ",
+        weight.shape(), "; use two operators");
   check_channels(op, "a mean", first.mean, x);
   check_channels(op, "a scale", first.scale, x);
   check_channels(op, "a shift", first.shift, x);
@@ -121,17 +122,7 @@ Array conv(const char* op, const Array& x, const Array& weight, const Fused& fus
   }
   return dispatch_float(op, x.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    const NormedPixels<T> pixels(x, first);
-    if (is_pointwise(weight, params)) {
-      return pointwise_conv(op, x.dtype(), x.shape(), pixels_of(pixels), weight, fused);
-    }
-    const Array whole = Array::empty(x.dtype(), x.shape(), Layout::channels_last);
-    const std::ptrdiff_t n_pixels = x.size() / std::max<std::ptrdiff_t>(1, x.shape(1));
-    const Partition parts(n_pixels, 64);
-    parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
-      pixels.make(parts.begin(part), parts.end(part), whole.data<T>() + parts.begin(part) * x.shape(1));
-    });
-    return conv(op, whole, weight, fused, params);
+    return pointwise_conv<T>(op, x.shape(), NormedPixels<T>(x, first), weight, fused);
   });
 }
 
@@ -146,8 +137,7 @@ Array separable_conv(const char* op, const Array& x, const Array& depthwise_weig
   if (pays(between, x.dtype(), pointwise_weight)) {
     const Array y = dispatch_float(op, x.dtype(), [&](auto zero) {
       const auto pixels = depthwise_pixels<decltype(zero)>(op, x, depthwise_weight, first, params);
-      return pixels == nullptr ? Array{}
-                               : pointwise_conv(op, x.dtype(), between, pixels_of(*pixels), pointwise_weight, fused);
+      return pixels == nullptr ? Array{} : pointwise_conv(op, between, *pixels, pointwise_weight, fused);
     });
     if (y.rank() > 0) {
       return y;

@@ -8,17 +8,6 @@
 
 namespace striate {
 
-// The pixels of one dtype.
-struct PixelSource {
-  const RowSource<float>* f32 = nullptr;
-  const RowSource<double>* f64 = nullptr;
-
-  [[nodiscard]] const RowSource<float>& of(float /*zero*/) const { return *f32; }
-  [[nodiscard]] const RowSource<double>& of(double /*zero*/) const { return *f64; }
-};
-inline PixelSource pixels_of(const RowSource<float>& source) { return {.f32 = &source}; }
-inline PixelSource pixels_of(const RowSource<double>& source) { return {.f64 = &source}; }
-
 // Of a convolution that reads every pixel once.
 [[nodiscard]] inline ConvParams pointwise_params(const Array& weight) {
   const auto n_axes = static_cast<std::size_t>(std::max(0, weight.rank() - 2));
@@ -31,7 +20,8 @@ inline PixelSource pixels_of(const RowSource<double>& source) { return {.f64 = &
 }
 
 // As conv (ops.hpp) of an x of this shape, whose pixels the source makes in order: sample, depth, height, width.
-[[nodiscard]] Array pointwise_conv(const char* op, DType dtype, const Extents& x_shape, const PixelSource& pixels,
-                                   const Array& weight, const Fused& fused);
+template <class T>
+[[nodiscard]] Array pointwise_conv(const char* op, const Extents& x_shape, const RowSource<T>& pixels, const Array& weight,
+                                   const Fused& fused);
 
 }  // namespace striate

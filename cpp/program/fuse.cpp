@@ -16,6 +16,19 @@ void set_attribute(Node& node, const char* name, Attribute value) {
   std::sort(node.attributes.begin(), node.attributes.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
 }
 
+bool all_are(const Node& node, const char* name, std::int64_t wanted) {
+  const Attribute* const found = node.attribute(name);
+  if (found == nullptr || found->is_none()) {
+    return true;
+  }
+  const auto is = [&](const Attribute& size) {
+    const auto* const n = size.as<std::int64_t>();
+    return n != nullptr && *n == wanted;
+  };
+  const auto* const list = found->as<Attribute::List>();
+  return list == nullptr ? is(*found) : std::all_of(list->begin(), list->end(), is);
+}
+
 double number_of(const Node& node, const char* name, double otherwise) {
   const Attribute* found = node.attribute(name);
   if (found == nullptr || found->is_none()) {

@@ -1,26 +1,12 @@
 // What comes before a pointwise convolution joins it: a batch-norm that could not be folded, a gate, a depthwise
 // convolution. Its pixels are then made where they are multiplied.
 #include <algorithm>
-#include <cmath>
 
 #include "program/rewrite.hpp"
 #include "striate/ops.hpp"
 
 namespace striate {
 namespace {
-
-bool all_are(const Node& node, const char* name, std::int64_t wanted) {
-  const Attribute* const found = node.attribute(name);
-  if (found == nullptr || found->is_none()) {
-    return true;
-  }
-  const auto is = [&](const Attribute& size) {
-    const auto* const n = size.as<std::int64_t>();
-    return n != nullptr && *n == wanted;
-  };
-  const auto* const list = found->as<Attribute::List>();
-  return list == nullptr ? is(*found) : std::all_of(list->begin(), list->end(), is);
-}
 
 bool has_input(const Node& node, std::size_t i) { return i < node.inputs.size() && node.inputs[i] != kNoValue; }
 
@@ -69,18 +55,7 @@ void Rewrite::take_norm(Node& conv, Node& norm) {
   if (!is_known || has_input(norm, 5) || (has_input(norm, 4) && constant_of(norm.inputs[4]) == nullptr)) {
     return;
   }
-  // As batch_norm_eval has it: 1/√(var + eps) is rounded, then multiplied.
-  const double eps = number_of(norm, "eps", 0);
-  const Array scale = dispatch_float("batch_norm", var->dtype(), [&](auto zero) {
-    using T = decltype(zero);
-    const Array made = Array::empty(var->dtype(), var->shape());
-    for (std::ptrdiff_t c = 0; c < var->shape(0); ++c) {
-      const T v = var->data<T>()[c * var->stride(0)];
-      const T w = weight == nullptr ? T(1) : weight->data<T>()[c * weight->stride(0)];
-      made.data<T>()[c] = static_cast<T>(1.0 / std::sqrt(static_cast<double>(v) + eps)) * w;
-    }
-    return made;
-  });
+  const Array scale = batch_norm_scale(*var, weight, number_of(norm, "eps", 0));
   Node fused = conv;
   fused.inputs.resize(8, kNoValue);
   fused.inputs[0] = norm.inputs[0];
@@ -102,10 +77,11 @@ void Rewrite::take_gate(Node& conv, Node& gate) {
   for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
     const Value& by = value(gate.inputs[i]);
     const Value& x = value(gate.inputs[1 - i]);
-    const bool is_gate = by.shape.size() == image.size() && by.shape[0].value() == image[0].value() &&
-                         by.shape[1].value() == image[1].value() && by.dtype == x.dtype &&
+    // Equal in every pass, not in the recorded one alone: a size of 1 may be repeated.
+    const bool is_gate = by.shape.size() == image.size() && by.shape[0] == image[0] && by.shape[1] == image[1] &&
+                         by.dtype == x.dtype &&
                          std::all_of(by.shape.begin() + 2, by.shape.end(), [](const Dim& size) { return size == Dim(1); });
-    if (is_gate && values(x.shape) == values(image)) {
+    if (is_gate && x.shape == image) {
       conv.inputs.resize(9, kNoValue);
       conv.inputs[0] = gate.inputs[1 - i];
       conv.inputs[8] = gate.inputs[i];

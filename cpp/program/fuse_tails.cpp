@@ -9,14 +9,7 @@
 namespace striate {
 namespace {
 
-bool is_strided(const Node& node) {
-  const Attribute* const stride = node.attribute("stride");
-  const auto* const sizes = stride == nullptr ? nullptr : stride->as<Attribute::List>();
-  return sizes != nullptr && std::any_of(sizes->begin(), sizes->end(), [](const Attribute& size) {
-           const auto* const n = size.as<std::int64_t>();
-           return n == nullptr || *n > 1;
-         });
-}
+bool is_strided(const Node& node) { return !all_are(node, "stride", 1); }
 
 bool takes_tail(const Node& node) {
   return is_convolution(node) || node.op == "linear" || node.op == "conv_transpose1d" || node.op == "conv_transpose2d" ||

@@ -17,6 +17,8 @@ inline bool has_activation(const Node& node) { return node.attribute("lo") != nu
 
 // Gives a node an attribute, or another value for it.
 void set_attribute(Node& node, const char* name, Attribute value);
+// Whether a size, or all of a list, is `wanted`; true where there is none.
+[[nodiscard]] bool all_are(const Node& node, const char* name, std::int64_t wanted);
 [[nodiscard]] double number_of(const Node& node, const char* name, double otherwise);
 
 // Nodes that are gone have no op.

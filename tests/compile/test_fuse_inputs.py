@@ -144,6 +144,16 @@ def test_a_gate_joins_the_convolution_behind_it(size: str, dtype: Any) -> None:
         assert_equal(program, function, drawn(n + 1, c, h, w, dtype=dtype))
 
 
+def test_a_gate_that_all_samples_share_is_none() -> None:
+    """Recorded with one sample it looks like one, and is repeated for three."""
+    weight, scale, x = drawn(5, 8, 1, 1), drawn(1, 8, 1, 1), drawn(1, 8, 4, 4)
+    program = striate.compile(lambda x: ops.conv2d(x * scale, weight), x)
+    assert nodes_of(program) == ["mul", "conv2d"]
+    for n in (1, 3):
+        y = drawn(n, 8, 4, 4)
+        assert np.array_equal(program(y).numpy(), ops.conv2d(y * scale, weight).numpy())
+
+
 def test_what_is_read_elsewhere_or_is_not_pointwise_stays() -> None:
     n, c, o, h, w = SIZES["small"]
     norm, weight, wide = norm_of(c), drawn(o, c, 1, 1), drawn(o, c, 3, 3)

@@ -41,8 +41,8 @@ struct Fused {
   const Array* into = nullptr;  // convolutions: memory of the result's shape, neighbouring channels, to write it to
 };
 
-// What may be fused before a convolution, which reads f((x − mean)·scale + shift), f nothing or min(max(·, 0), most), or
-// x·gate. Without a copy of the image where the convolution is pointwise.
+// What may be fused before a pointwise convolution, which reads f((x − mean)·scale + shift), f nothing or min(max(·, 0),
+// most), or x·gate, made where it is multiplied.
 struct Prologue {
   const Array* mean = nullptr;   // (C,), or null for 0
   const Array* scale = nullptr;  // (C,), or null for 1
@@ -298,6 +298,9 @@ struct NormTail {
 // y = (x − mean)/√(var + eps)·weight + bias with statistics given.
 [[nodiscard]] Array batch_norm_eval(const char* op, const Array& x, const Array& mean, const Array& var, const Array* weight,
                                     const Array* bias, double eps, const NormTail& tail = {});
+
+// What it multiplies x − mean by: weight/√(var + eps), (C,).
+[[nodiscard]] Array batch_norm_scale(const Array& var, const Array* weight, double eps);
 
 // A convolution with its result's statistics, which are taken where the rows are made; nothing but a bias may follow it.
 [[nodiscard]] BatchNormed conv_moments(const char* op, const Array& x, const Array& weight, const Array* bias,
