@@ -33,9 +33,12 @@ OWN = {
 DISPATCH = r"machine/\w+\.hpp|striate/(error|machine)\.hpp"
 KERNEL_SYSTEM = {"cstddef", "cstdint", "immintrin.h", "arm_neon.h"}
 
-# Optional packages and the folders that may import them (each file does it where it needs it).
+# Optional packages and the folders that may import them: each file where it needs it, and the packages of AT_IMPORT, which
+# are nothing without one, at once.
 OPTIONAL = {
+    "google": ("io",),  # protobuf, which onnx brings
     "matplotlib": ("apps", "compile"),
+    "ml_dtypes": ("io",),  # onnx brings it
     "onnx": ("io",),
     "PIL": ("apps", "data"),
     "rich": ("apps",),
@@ -43,6 +46,9 @@ OPTIONAL = {
     "torch": ("interop", "io"),
     "typer": ("apps",),
 }
+
+
+AT_IMPORT = ("apps", "interop", "io/onnx")
 
 
 def name(path: Path) -> str:
@@ -89,7 +95,7 @@ def test_optional_packages_stay_in_their_files(path: Path) -> None:
     for module, column in third_party(ast.parse(path.read_text())):
         if module in ("numpy", "striate"):
             continue
-        is_at_import = column == 0 and folder not in ("apps", "interop")
+        is_at_import = column == 0 and not path.relative_to(PYTHON).as_posix().startswith(AT_IMPORT)
         if folder not in OPTIONAL.get(module, ()) or is_at_import:
             wrong.append(module)
     assert not wrong, "import an optional package inside the function that needs it, in the folders of OPTIONAL"

@@ -145,6 +145,8 @@ CASES = (
     _classes("cross_entropy", "none", (5, 3), reduction="none", special=1, ignore_index=1),
     _classes("cross_entropy", "none-smooth-weighted", (5, 3), reduction="none", weighted=True, label_smoothing=0.3),
     _classes("cross_entropy", "images", (2, 4, 3, 5), special=-100),
+    _classes("cross_entropy", "six-axes-none", (2, 4, 3, 2, 2, 3), special=-100, reduction="none"),
+    _classes("nll_loss", "six-axes", (2, 4, 3, 2, 2, 3), weighted=True),
     _classes("cross_entropy", "large", (300, 100), large=True),
     _logits("", (6, 5)),
     _logits("none", (4, 9), reduction="none"),

@@ -88,7 +88,7 @@ def cross_entropy(
         )
     _check_reduction("cross_entropy", reduction)
     attributes = {"label_smoothing": float(label_smoothing), "ignore_index": ignore_index, "reduction": reduction}
-    return _cross_entropy(x, target, weight, **attributes)[0]  # type: ignore[no-any-return]
+    return _by_classes(_cross_entropy, x, target, weight, attributes)
 
 
 @public
@@ -98,7 +98,17 @@ def nll_loss(
     """Negative log-likelihood, −weight[target] · x[target], of log-probabilities; arguments and errors as `cross_entropy`."""
     _check_reduction("nll_loss", reduction)
     attributes = {"label_smoothing": 0.0, "ignore_index": ignore_index, "reduction": reduction}
-    return _nll_loss(x, target, weight, **attributes)[0]  # type: ignore[no-any-return]
+    return _by_classes(_nll_loss, x, target, weight, attributes)
+
+
+def _by_classes(row: Op, x: Tensor, target: Tensor, weight: Tensor | None, attributes: dict[str, Any]) -> Tensor:
+    """Call a row on images; axes beyond those of a volume are one to it, since only images lie channels-last."""
+    places = target.shape
+    if x.ndim <= 5 or places != (x.shape[0], *x.shape[2:]):
+        return row(x, target, weight, **attributes)[0]  # type: ignore[no-any-return]
+    reshape = functions["reshape"]
+    loss = row(reshape(x, (x.shape[0], x.shape[1], -1)), reshape(target, (x.shape[0], -1)), weight, **attributes)[0]
+    return reshape(loss, places) if attributes["reduction"] == "none" else loss  # type: ignore[no-any-return]
 
 
 def _check_reduction(name: str, reduction: str) -> None:

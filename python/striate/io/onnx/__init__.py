@@ -1,0 +1,7 @@
+"""ONNX: models in, models out, and the backend interface of the onnx package."""
+
+from striate.io.onnx import backend
+from striate.io.onnx.read import OnnxModule, load
+from striate.io.onnx.value import NotDifferentiable, OnnxError
+
+__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load"]
