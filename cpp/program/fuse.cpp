@@ -41,7 +41,8 @@ double number_of(const Node& node, const char* name, double otherwise) {
 
 Graph Rewrite::run() {
   fold_constants();
-  fold_batch_norm();
+  fold_affine();
+  join_affine();
   fuse_followers();
   fuse_norm();
   fuse_relu_grad();

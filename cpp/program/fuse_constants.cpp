@@ -1,6 +1,8 @@
 // What can be computed once is: constants, batch-norm behind a convolution, the order of a flattened image.
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <vector>
 
 #include "program/rewrite.hpp"
 #include "striate/ops.hpp"
@@ -47,64 +49,141 @@ void Rewrite::fold_constants() {
   count();
 }
 
-void Rewrite::fold_batch_norm() {
-  for (Node& norm : nodes_) {
-    Node* const conv = norm.op == "batch_norm_eval" ? private_maker(norm, 0) : nullptr;
-    if (conv == nullptr || (!is_convolution(*conv) && conv->op != "linear") || has_activation(*conv) ||
-        conv->inputs.size() > 3) {
+namespace {
+
+std::vector<double> doubles(const Array* x, std::ptrdiff_t n, double otherwise) {
+  std::vector<double> out(static_cast<std::size_t>(n), otherwise);
+  if (x != nullptr) {
+    const Array wide = relayout(convert(*x, DType::float64), Layout::row_major);
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      out[i] = wide.data<double>()[x->size() == 1 ? 0 : i];
+    }
+  }
+  return out;
+}
+
+Array array_of(const std::vector<double>& x, const Extents& shape, DType dtype) {
+  const Array out = Array::empty(DType::float64, shape);
+  std::copy(x.begin(), x.end(), out.data<double>());
+  return convert(out, dtype);
+}
+
+// Whether an operand of an element-wise operator on images of this rank holds one number, or one a channel.
+bool is_by_channel(const Array& operand, int rank, std::ptrdiff_t n_channels) {
+  bool is = operand.rank() <= rank && is_floating(operand.dtype());
+  for (int i = 0; is && i < operand.rank(); ++i) {
+    const bool is_channel = rank - operand.rank() + i == 1;
+    is = operand.shape(i) == 1 || (is_channel && operand.shape(i) == n_channels);
+  }
+  return is;
+}
+
+}  // namespace
+
+std::optional<Rewrite::Affine> Rewrite::affine_of(const Node& node) const {
+  const auto given = [&](std::size_t i) { return i < node.inputs.size() ? constant_of(node.inputs[i]) : nullptr; };
+  const auto is_absent = [&](std::size_t i) { return i >= node.inputs.size() || node.inputs[i] == kNoValue; };
+  if (node.op == "batch_norm_eval") {
+    if (given(1) == nullptr || given(2) == nullptr || (!is_absent(3) && given(3) == nullptr) ||
+        (!is_absent(4) && given(4) == nullptr) || !is_absent(5) || node.attribute("relu") != nullptr) {
+      return std::nullopt;
+    }
+    const std::ptrdiff_t n = given(1)->shape(0);
+    Affine affine{0, doubles(given(3), n, 1), doubles(given(4), n, 0)};
+    const auto mean = doubles(given(1), n, 0);
+    const auto var = doubles(given(2), n, 0);
+    for (std::size_t c = 0; c < mean.size(); ++c) {
+      affine.scale[c] /= std::sqrt(var[c] + number_of(node, "eps", 0));
+      affine.shift[c] -= mean[c] * affine.scale[c];
+    }
+    return affine;
+  }
+  const bool adds = node.op == "add" || node.op == "sub";
+  if (!adds && node.op != "mul" && node.op != "div") {
+    return std::nullopt;
+  }
+  for (const std::size_t at : {std::size_t{0}, std::size_t{1}}) {
+    const Array* const operand = given(1 - at);
+    const Value& x = value(node.inputs[at]);
+    const Value& y = value(node.outputs[0]);
+    if (operand == nullptr || constant_of(node.inputs[at]) != nullptr || (node.op == "div" && at == 1) ||
+        x.shape.size() < 2 || !(x.shape == y.shape) || x.dtype != y.dtype || !x.shape[1].is_constant() ||
+        !is_by_channel(*operand, static_cast<int>(x.shape.size()), x.shape[1].value())) {
       continue;
     }
-    const Array* const weight = constant_of(conv->inputs[1]);
-    const Array* const mean = constant_of(norm.inputs[1]);
-    const Array* const var = constant_of(norm.inputs[2]);
-    const auto optional = [&](const Node& node, std::size_t i, const Array*& array) {
-      const bool is_given = i < node.inputs.size() && node.inputs[i] != kNoValue;
-      array = is_given ? constant_of(node.inputs[i]) : nullptr;
-      return !is_given || array != nullptr;
-    };
-    const Array* scale = nullptr;
-    const Array* shift = nullptr;
-    const Array* bias = nullptr;
-    if (weight == nullptr || mean == nullptr || var == nullptr || !optional(norm, 3, scale) || !optional(norm, 4, shift) ||
-        !optional(*conv, 2, bias) || value(norm.inputs[0]).shape.size() != static_cast<std::size_t>(weight->rank())) {
+    const std::ptrdiff_t n = x.shape[1].value();
+    const auto numbers = doubles(operand, n, 0);
+    Affine affine{at, std::vector<double>(numbers.size(), 1.0), std::vector<double>(numbers.size(), 0.0)};
+    for (std::size_t c = 0; c < numbers.size(); ++c) {
+      const bool is_taken_from = node.op == "sub" && at == 1;
+      affine.scale[c] = is_taken_from ? -1.0 : adds ? 1.0 : node.op == "div" ? 1.0 / numbers[c] : numbers[c];
+      affine.shift[c] = !adds ? 0.0 : node.op == "sub" && at == 0 ? -numbers[c] : numbers[c];
+    }
+    return affine;
+  }
+  return std::nullopt;
+}
+
+void Rewrite::fold_affine() {
+  for (Node& node : nodes_) {
+    const std::optional<Affine> affine = affine_of(node);
+    Node* const before = affine ? private_maker(node, affine->operand) : nullptr;
+    if (before == nullptr || !(is_convolution(*before) || before->op == "linear") || has_activation(*before) ||
+        before->inputs.size() > 3) {
       continue;
     }
-    const auto doubles = [](const Array* x, std::ptrdiff_t n, double otherwise) {
-      std::vector<double> out(static_cast<std::size_t>(n), otherwise);
-      if (x != nullptr) {
-        const Array wide = relayout(convert(*x, DType::float64), Layout::row_major);
-        std::copy_n(wide.data<double>(), n, out.begin());
-      }
-      return out;
-    };
+    const Array* const weight = constant_of(before->inputs[1]);
+    const bool has_bias = before->inputs.size() > 2 && before->inputs[2] != kNoValue;
+    const Array* const bias = has_bias ? constant_of(before->inputs[2]) : nullptr;
+    if (weight == nullptr || (has_bias && bias == nullptr) ||
+        value(node.outputs[0]).shape.size() != static_cast<std::size_t>(weight->rank())) {
+      continue;
+    }
     const std::ptrdiff_t n = weight->shape(0);
-    const auto m = doubles(mean, n, 0);
-    const auto v = doubles(var, n, 0);
-    auto s = doubles(scale, n, 1);
-    auto b = doubles(bias, n, 0);
-    const auto t = doubles(shift, n, 0);
-    const double eps = number_of(norm, "eps", 0);
-    for (std::size_t o = 0; o < s.size(); ++o) {
-      s[o] /= std::sqrt(v[o] + eps);
-      b[o] = (b[o] - m[o]) * s[o] + t[o];
+    auto shifted = doubles(bias, n, 0);
+    for (std::size_t o = 0; o < shifted.size(); ++o) {
+      shifted[o] = shifted[o] * affine->scale[o] + affine->shift[o];
     }
     Extents column(weight->rank(), 1);
     column[0] = n;
-    const auto as_array = [&](const std::vector<double>& x, const Extents& shape) {
-      const Array out = Array::empty(DType::float64, shape);
-      std::copy(x.begin(), x.end(), out.data<double>());
-      return out;
-    };
     const DType dtype = weight->dtype();
     const Array wide = convert(*weight, DType::float64);
-    const Array factors = as_array(s, column);
+    const Array factors = array_of(affine->scale, column, DType::float64);
     const Array* const operands[] = {&wide, &factors};
     // From here on the graph grows, and pointers into it are void.
-    replace_operand(*conv, 1, constant(convert(map(find_map_op("mul"), operands), dtype)));
-    replace_operand(*conv, 2, constant(convert(as_array(b, {n}), dtype)));
-    absorb(*conv, norm);
+    replace_operand(*before, 1, constant(convert(map(find_map_op("mul"), operands), dtype)));
+    replace_operand(*before, 2, constant(array_of(shifted, {n}, dtype)));
+    absorb(*before, node);
   }
   count();
+}
+
+void Rewrite::join_affine() {
+  for (Node& node : nodes_) {
+    const std::optional<Affine> second = affine_of(node);
+    Node* const before = second ? private_maker(node, second->operand) : nullptr;
+    const std::optional<Affine> first = before != nullptr ? affine_of(*before) : std::nullopt;
+    const std::size_t rank = value(node.outputs.empty() ? 0 : node.outputs[0]).shape.size();
+    if (!first || rank < 3 || rank > 5 || !is_floating(value(node.outputs[0]).dtype)) {
+      continue;
+    }
+    const DType dtype = value(node.outputs[0]).dtype;
+    const auto n = static_cast<std::ptrdiff_t>(first->scale.size());
+    Affine both{0, first->scale, first->shift};
+    for (std::size_t c = 0; c < both.scale.size(); ++c) {
+      both.scale[c] *= second->scale[c];
+      both.shift[c] = both.shift[c] * second->scale[c] + second->shift[c];
+    }
+    const ValueId x = before->inputs[first->operand];
+    const std::vector<ValueId> outputs = node.outputs;
+    const ValueId zeros = constant(array_of(std::vector<double>(both.scale.size(), 0.0), {n}, dtype));
+    const ValueId ones = constant(array_of(std::vector<double>(both.scale.size(), 1.0), {n}, dtype));
+    const ValueId scale = constant(array_of(both.scale, {n}, dtype));
+    const ValueId shift = constant(array_of(both.shift, {n}, dtype));
+    forget(*before);
+    node = Node{"batch_norm_eval", {{"eps", 0.0}}, {x, zeros, ones, scale, shift}, outputs};
+    count();
+  }
 }
 
 void Rewrite::fold_flatten() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 #include "program/call.hpp"
@@ -30,8 +31,17 @@ class Rewrite {
  private:
   // ---- fuse_constants.cpp ----
   void fold_constants();
-  // y = (w·x + b − mean) · s + bias with s = weight / √(var + eps): the same convolution with w·s and (b − mean)·s + bias.
-  void fold_batch_norm();
+  // y = scale[c] · x + shift[c], of x as an operand: batch-norm in evaluation, or arithmetic with constants.
+  struct Affine {
+    std::size_t operand;
+    std::vector<double> scale;
+    std::vector<double> shift;
+  };
+  [[nodiscard]] std::optional<Affine> affine_of(const Node& node) const;
+  // (w·x + b) · scale + shift: the same convolution with w·scale and b·scale + shift.
+  void fold_affine();
+  // Two of these in a row, with no convolution before them, are one batch-norm.
+  void join_affine();
   // linear(flatten(x)) with x in channels-last memory: x is read as it lies, and the weight's columns are in that order.
   void fold_flatten();
 

@@ -149,6 +149,17 @@ class Plan:
         self._reads = [r for _, r in kept]
         self._steps = self._plan()
 
+    def replace(self, replaced: Mapping[int, Node], gone: set[int]) -> None:
+        """Put nodes in the place of others, by the identity of these, and leave out what else is gone."""
+        pairs = [
+            (replaced[id(n)], [name for name in replaced[id(n)].inputs if name]) if id(n) in replaced else (n, r)
+            for n, r in zip(self.nodes, self._reads, strict=True)
+            if id(n) in replaced or id(n) not in gone
+        ]
+        self.nodes = [n for n, _ in pairs]
+        self._reads = [r for _, r in pairs]
+        self._steps = self._plan()
+
     def walk(self) -> Iterable[Node]:
         """Yield every node, those of subgraphs included."""
         for node in self.nodes:

@@ -19,6 +19,7 @@ from striate.io.onnx import operators  # noqa: F401  (fills the table of handler
 from striate.io.onnx.functions import expand
 from striate.io.onnx.graph import Plan
 from striate.io.onnx.node import RANDOM, Mode, Node, read_tensor, schema_of, storage_dtype
+from striate.io.onnx.patterns import join
 from striate.io.onnx.value import LIMIT, OnnxError, as_tensor, is_tensor_kind, widen
 from striate.nn import Module, Parameter
 from striate.ops import to
@@ -304,6 +305,7 @@ def _build(what: str, proto: ModelProto, folder: Path | None, train_batch_norm: 
     _refuse_unsupported(what, plan)
     _check_sizes(proto.graph, opsets)
     fold(plan)
+    join(plan, mode)
     return OnnxModule(plan, mode, opsets.get("", 0), proto.producer_name, what)
 
 
