@@ -130,6 +130,16 @@ class Plan:
                 freed[i].append(name)
         return [(node, tuple(names)) for node, names in zip(self.nodes, freed, strict=True)]
 
+    def own_constants(self) -> None:
+        """Copy what still lies in a file, here and in the graphs inside."""
+        for name, value in self.constants.items():
+            if isinstance(value, np.ndarray) and not value.flags.owndata:
+                self.constants[name] = value.copy()
+        for node in self.nodes:
+            for value in node.attributes.values():
+                if isinstance(value, Plan):
+                    value.own_constants()
+
     def readers(self) -> dict[str, list[tuple[Node, int]]]:
         """Return who reads each value, as (node, which operand); −1 for a subgraph of the node."""
         found: dict[str, list[tuple[Node, int]]] = {}

@@ -438,8 +438,10 @@ _BITS = {
 }
 
 
-def read_tensor(proto: onnx.TensorProto, what: str) -> Any:
+def read_tensor(proto: onnx.TensorProto, what: str, data: memoryview | None = None) -> Any:
     """Return the content of a TensorProto, half floats as float32; its sizes are checked against its data first.
+
+    `data` is its raw data where that lies elsewhere; the result is a view of it where no conversion is needed.
 
     Raises
     ------
@@ -458,7 +460,7 @@ def read_tensor(proto: onnx.TensorProto, what: str) -> Any:
         raise OnnxError(
             f"{what}: expected an element type of ONNX, got number {proto.data_type}; the file is damaged"
         ) from error
-    raw = proto.raw_data if proto.HasField("raw_data") else None
+    raw = data if data is not None else proto.raw_data if proto.HasField("raw_data") else None
     if raw is not None:
         bits = _BITS.get(proto.data_type, dtype.itemsize * 8)
         wanted, got, unit = (n_elements * bits + 7) // 8, len(raw), "bytes"
@@ -481,6 +483,8 @@ def read_tensor(proto: onnx.TensorProto, what: str) -> Any:
         )
     if raw is not None and proto.data_type in DTYPES:
         return np.frombuffer(raw, dtype.newbyteorder("<")).reshape(shape)
+    if data is not None:
+        proto = onnx.TensorProto(data_type=proto.data_type, dims=proto.dims, raw_data=bytes(data))
     try:
         array = numpy_helper.to_array(proto)
     except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:

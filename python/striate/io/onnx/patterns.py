@@ -42,7 +42,8 @@ class _Matcher:
         for i in (0, 1):
             number = self.constant(node.inputs[i])
             if number is not None and math.isclose(number, expected, rel_tol=1e-6):
-                return node.inputs[1 - i]
+                other: str = node.inputs[1 - i]
+                return other
         return None
 
     def bounds(self, node: Node) -> tuple[float | None, float | None]:
@@ -54,7 +55,7 @@ class _Matcher:
 
 
 def _is_number(value: Any) -> bool:
-    return value.size == 1 and value.dtype.kind == "f"
+    return bool(value.size == 1 and value.dtype.kind == "f")
 
 
 def _shifted_clip(match: _Matcher, name: str) -> tuple[str, list[Node]] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import os
 import stat
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from striate.io.onnx.graph import Plan
 from striate.io.onnx.node import RANDOM, Mode, Node, read_tensor, schema_of, storage_dtype
 from striate.io.onnx.patterns import join
 from striate.io.onnx.value import LIMIT, OnnxError, as_tensor, is_tensor_kind, widen
+from striate.io.onnx.wire import without_weights
 from striate.nn import Module, Parameter
 from striate.ops import to
 
@@ -60,7 +63,8 @@ _MOST_FOLDED = 2**26
 class OnnxModule(Module):
     """An ONNX model: runs eagerly, trains, and compiles to a Program; made by `load`.
 
-    Weights are parameters under the names of the file, other float initialisers and statistics are buffers. Call it with one
+    Weights are parameters under the names of the file (with a `_` behind where a Module has that name itself), other large
+    float initialisers and statistics are buffers. Call it with one
     value for each name of `inputs`: tensors or arrays, lists of these for sequences. Results come as one value or a tuple, as
     Tensors where a Tensor can hold them and else as arrays; float16 and bfloat16 are computed in float32 and handed out as
     they are declared.
@@ -82,7 +86,7 @@ class OnnxModule(Module):
         self._source = source
         self._plan = plan
         self._mode = mode
-        self._held: list[str] = []
+        self._held: dict[str, str] = {}
         self._storage = [storage_dtype(_elem_type(plan, name)) for name in plan.outputs]
         self._kinds = [_elem_type(plan, name) for name in plan.inputs]
         self._take_weights()
@@ -103,19 +107,18 @@ class OnnxModule(Module):
                 self._hold(name, Parameter(_own(array)))
             elif is_statistic or array.size > 4096:
                 self._hold(name, _own(array))
+        self._plan.own_constants()
 
     def _hold(self, name: str, value: Tensor) -> None:
-        if hasattr(Module, name) or name in self.__dict__ or not name:
-            raise OnnxError(
-                f"{self._source}: expected initialisers with names of their own, got {name!r}, which a Module uses itself; "
-                "rename it in the file"
-            )
+        key = name
+        while hasattr(type(self), key) or key in self.__dict__ or not key:
+            key += "_"
         if isinstance(value, Parameter):
-            self.register_parameter(name, value)
+            self.register_parameter(key, value)
         else:
-            self.register_buffer(name, value)
+            self.register_buffer(key, value)
         del self._plan.constants[name]
-        self._held.append(name)
+        self._held[name] = key
 
     def forward(self, *given: Any) -> Any:
         """Run the model on one value for each input."""
@@ -127,8 +130,8 @@ class OnnxModule(Module):
         self._mode.is_training = self.training
         values: dict[str, Any] = dict(self._plan.constants)
         own = self.__dict__
-        for name in self._held:
-            values[name] = own[name]
+        for name, key in self._held.items():
+            values[name] = own[key]
         for name, kind, value in zip(self.inputs, self._kinds, given, strict=True):
             values[name] = self._accept(name, kind, value)
         results = [
@@ -255,9 +258,9 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
     >>> model(striate.tensor([-1.0, 2.0])).numpy().tolist()
     [0.0, 2.0]
     """
-    what, proto, folder = _parse(source)
+    what, proto, weights, folder = _parse(source)
     try:
-        return _build(what, proto, folder, train_batch_norm)
+        return _build(what, proto, _Weights(weights, folder), train_batch_norm)
     except OnnxError as error:
         text = str(error)
         raise (error if text.startswith(what) else OnnxError(f"{what}: {text}")) from error.__cause__
@@ -267,41 +270,53 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
         ) from error
 
 
-def _parse(source: Source) -> tuple[str, ModelProto, Path | None]:
+def _parse(source: Source) -> tuple[str, ModelProto, dict[str, memoryview], Path | None]:
+    """Return (name, message without large weights, these, folder)."""
     if isinstance(source, ModelProto):
-        return "model", source, None
-    folder = None
+        return "model", source, {}, None
     if isinstance(source, bytes):
-        what, content = "model", source
-    else:
-        path = Path(source)
-        what, folder = os.fspath(path), path.parent
-        n_bytes = path.stat().st_size
-        if n_bytes > 2**31:
-            raise OnnxError(
-                f"{what}: expected a protobuf message of at most 2 GiB, got {n_bytes:,} bytes; "
-                "store the weights as external data"
-            )
-        content = path.read_bytes()
+        return "model", *_message("model", memoryview(source)), None
+    path = Path(source)
+    what, n_bytes = os.fspath(path), path.stat().st_size
+    if n_bytes > 2**31:
+        raise OnnxError(
+            f"{what}: expected a protobuf message of at most 2 GiB, got {n_bytes:,} bytes; store the weights as external data"
+        )
+    return what, *_message(what, mapped(path)), path.parent
+
+
+def mapped(path: Path) -> memoryview:
+    """Return the content of a file without reading it yet."""
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def _message(what: str, content: memoryview) -> tuple[ModelProto, dict[str, memoryview]]:
+    weights: dict[str, memoryview] = {}
+    try:
+        message, weights = without_weights(content)
+    except ValueError:  # what is wrong, protobuf says better
+        message = bytes(content)
     proto = ModelProto()
     try:
-        proto.ParseFromString(content)
+        proto.ParseFromString(message)
     except DecodeError as error:
         raise OnnxError(
             f"{what}: expected an ONNX model, got {len(content):,} bytes that are no protobuf message of one ({error}); "
             "the file is damaged, cut off, or of another kind"
         ) from error
-    return what, proto, folder
+    return proto, weights
 
 
-def _build(what: str, proto: ModelProto, folder: Path | None, train_batch_norm: bool) -> OnnxModule:
+def _build(what: str, proto: ModelProto, weights: _Weights, train_batch_norm: bool) -> OnnxModule:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise OnnxError(f"{what}: expected a model with a graph, got none; the file is empty or of another kind")
     opsets = _opsets(what, proto)
     proto = expand(proto, opsets)
     mode = Mode(train_batch_norm)
-    data = _ExternalData(folder)
-    plan = Plan(proto.graph, opsets, mode, data.read)
+    plan = Plan(proto.graph, opsets, mode, weights.read)
     _refuse_unsupported(what, plan)
     _check_sizes(proto.graph, opsets)
     fold(plan)
@@ -349,7 +364,7 @@ def _check_sizes(graph: GraphProto, opsets: Mapping[str, int]) -> None:
     bare.node.extend(graph.node)
     known = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        if tensor.ByteSize() < 4096:
+        if math.prod(tensor.dims) <= 512:
             bare.initializer.append(tensor)
         elif tensor.name not in known:
             bare.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
@@ -413,32 +428,32 @@ def fold(plan: Plan) -> None:
 _GROWING = frozenset(["ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"])
 
 
-class _ExternalData:
-    """Reads initialisers, and those whose data lies in files beside the model's."""
+class _Weights:
+    """Reads initialisers: from the message, from where they lie in the file, or from files beside it."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, left_out: dict[str, memoryview], folder: Path | None) -> None:
+        self._left_out = left_out
         self._folder = folder
+        self._files: dict[str, memoryview] = {}
 
     def read(self, tensor: TensorProto, what: str) -> Any:
         """Return the content of an initialiser."""
-        if tensor.data_location != TensorProto.EXTERNAL:
-            return read_tensor(tensor, what)
-        entries = {entry.key: entry.value for entry in tensor.external_data}
-        content = self._content(entries, what)
-        inline = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=content)
-        return read_tensor(inline, what)
+        if tensor.data_location == TensorProto.EXTERNAL:
+            entries = {entry.key: entry.value for entry in tensor.external_data}
+            return read_tensor(tensor, what, self._external(entries, what))
+        return read_tensor(tensor, what, self._left_out.get(tensor.name))
 
-    def _content(self, entries: Mapping[str, str], what: str) -> bytes:
+    def _external(self, entries: Mapping[str, str], what: str) -> memoryview:
         location = entries.get("location", "")
         if self._folder is None:
             raise OnnxError(
                 f"{what}: expected weights inside the model, got external data in {location!r}; load the file by its path"
             )
-        path = self._inside(location, what)
-        offset, length = self._range(entries, path.stat().st_size, what)
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(length)
+        if location not in self._files:
+            self._files[location] = mapped(self._inside(location, what))
+        content = self._files[location]
+        offset, length = self._range(entries, len(content), what)
+        return content[offset : offset + length]
 
     def _inside(self, location: str, what: str) -> Path:
         """Return the path of a regular file in the model's own folder, reached without links."""
