@@ -169,6 +169,53 @@ def test_constants_are_computed_once() -> None:
     assert ops_of(program) == ["add"]
 
 
+AFFINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "number": lambda x, c: x * 1.5 + 0.25,
+    "channels": lambda x, c: x * c + c,
+    "reversed": lambda x, c: 2.0 - c * x,
+    "divided": lambda x, c: (x - c) / 0.75 - 1.0,
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", AFFINE)
+def test_arithmetic_with_constants_joins_the_convolution_before(kind: str, dtype: type) -> None:
+    convolve, x, _ = layer("winograd", dtype)
+    by_channel = drawn(1, 40, 1, 1, dtype=dtype)
+    program = striate.compile(lambda x: ops.relu(AFFINE[kind](convolve(x), by_channel)), x)
+    assert ops_of(program) == ["conv2d"]
+    y, expected = program(x).numpy(), ops.relu(AFFINE[kind](convolve(x), by_channel)).numpy()
+    assert y.dtype == dtype
+    # One rounding of each weight, over 9 · 32 products of numbers about 1.
+    assert np.abs(y - expected).max() <= 40 * np.finfo(dtype).eps * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("kind", AFFINE)
+def test_arithmetic_with_constants_becomes_one_batch_norm(kind: str) -> None:
+    convolve, x, _ = layer("winograd")
+    by_channel = drawn(1, 40, 1, 1)
+
+    def model(x: Tensor) -> Tensor:
+        return ops.relu(AFFINE[kind](ops.sin(convolve(x)), by_channel))
+
+    program = striate.compile(model, x)
+    assert ops_of(program) == ["conv2d", "sin", "batch_norm_eval"]
+    y, expected = program(x).numpy(), model(x).numpy()
+    assert np.abs(y - expected).max() <= 8 * np.finfo(np.float32).eps * np.abs(expected).max()
+
+
+def test_arithmetic_that_widens_or_is_no_constant_stays() -> None:
+    convolve, x, _ = layer("pointwise")
+    pixels, other, wide = drawn(1, 1, 9, 9), drawn(1, 24, 1, 1), drawn(2, 24, 9, 9)
+    program = striate.compile(lambda x: convolve(x) * pixels, x)
+    assert ops_of(program) == ["conv2d", "mul"]
+    gate = striate.compile(lambda x, c: convolve(x) * c, x, other)
+    assert ops_of(gate) == ["conv2d", "mul"]
+    widened = striate.compile(lambda x: convolve(x[:1]) * wide, x)
+    assert ops_of(widened)[-1] == "mul"
+    assert_close(widened(x), convolve(x[:1]) * wide)
+
+
 def test_dead_nodes_are_gone() -> None:
     def function(x: Tensor) -> Tensor:
         ops.exp(x)
