@@ -1,5 +1,7 @@
 // Padding by a constant: y[i] = x[i − begin] inside, value outside. A negative count crops, so the gradient is a pad as
 // well.
+#include <algorithm>
+
 #include "ops/map.hpp"
 #include "ops/shape.hpp"
 #include "striate/ops.hpp"
@@ -44,6 +46,10 @@ Array pad(const Array& x, const Extents& begin, const Extents& end, double value
   Extents size;  // of what x and y share
   std::ptrdiff_t from = x.offset();
   for (int axis = 0; axis < x.rank(); ++axis) {
+    constexpr std::ptrdiff_t kMost = std::ptrdiff_t{1} << 60;  // beyond it sizes could overflow
+    check(std::max(begin[axis], end[axis]) < kMost && std::min(begin[axis], end[axis]) > -kMost,
+          "pad: expected counts between -2^60 and 2^60, got (", begin[axis], ", ", end[axis], ") on axis ", axis,
+          "; use smaller ones");
     const std::ptrdiff_t padded = x.shape(axis) + begin[axis] + end[axis];
     check(padded >= 0, "pad: expected an output of at least size 0, got ", padded, " on axis ", axis, " of shape ",
           x.shape(), "; crop less");

@@ -7,12 +7,19 @@ namespace {
 
 std::ptrdiff_t ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) { return a >= 0 ? (a + b - 1) / b : -(-a / b); }
 
+// Beyond it sizes of windows and images could overflow.
+constexpr std::ptrdiff_t kMost = std::ptrdiff_t{1} << 31;
+
 void check_axis(const char* op, const WindowAxis& axis) {
   check(axis.kernel >= 1 && axis.stride >= 1 && axis.dilation >= 1, op,
         ": expected kernel_size, stride and dilation of at least 1, got kernel_size=", axis.kernel, ", stride=", axis.stride,
         ", dilation=", axis.dilation, "; use positive values");
   check(axis.pad_begin >= 0 && axis.pad_end >= 0, op, ": expected padding of at least 0, got (", axis.pad_begin, ", ",
         axis.pad_end, "); crop with slicing instead");
+  check(std::max({axis.kernel, axis.stride, axis.dilation, axis.pad_begin, axis.pad_end}) < kMost, op,
+        ": expected kernel_size, stride, dilation and padding below 2^31, got kernel_size=", axis.kernel,
+        ", stride=", axis.stride, ", dilation=", axis.dilation, ", padding=(", axis.pad_begin, ", ", axis.pad_end,
+        "); use smaller values");
 }
 
 void check_lengths(const char* op, std::size_t rank, const WindowParams& params) {

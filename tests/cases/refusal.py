@@ -45,6 +45,7 @@ REFUSALS: tuple[Refusal, ...] = (
         ("bias", S, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), t(3))),
         ("kernel-over-image", S, lambda t, o: o.conv2d(t(1, 3, 2, 4), t(2, 3, 3, 3))),
         ("stride", V, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), stride=0)),
+        ("huge-dilation", V, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), dilation=2**63 - 1)),
         ("stride-length", V, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), stride=(1, 1, 1))),
         ("dilation", V, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), dilation=0)),
         ("padding", V, lambda t, o: o.conv2d(t(1, 3, 4, 4), t(2, 3, 3, 3), padding=-1)),

@@ -8,7 +8,7 @@ from typing import Any
 import onnx.inliner
 from onnx import GraphProto, ModelProto, NodeProto
 
-from striate.io.onnx.graph import MOST_NODES
+from striate.io.onnx.graph import MOST_GRAPHS, MOST_NODES
 from striate.io.onnx.node import handlers, has_reference, schema_of
 from striate.io.onnx.value import OnnxError
 
@@ -37,10 +37,24 @@ def expand(model: ModelProto, opsets: dict[str, int]) -> ModelProto:
             raise OnnxError(
                 f"functions: expected ones that can be put in place of their calls, got: {error}"
             ) from error
+    _count_graphs(model.graph, [0])
     defined = sorted(_defined_by_others(model.graph, opsets))
     return (
         _inlined(model, lambda m: onnx.inliner.inline_selected_functions(m, defined, False, True)) if defined else model
     )
+
+
+def _count_graphs(graph: GraphProto, n_graphs: list[int]) -> None:
+    """Count the graphs inside of nodes, before anything is made of them."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                n_graphs[0] += 1
+                if n_graphs[0] > MOST_GRAPHS:
+                    raise OnnxError(
+                        f"graph: expected at most {MOST_GRAPHS:,} graphs inside of nodes, got more; split the model"
+                    )
+                _count_graphs(attribute.g, n_graphs)
 
 
 def _inlined(model: ModelProto, inline: Callable[[ModelProto], ModelProto]) -> ModelProto:

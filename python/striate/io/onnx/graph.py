@@ -14,7 +14,9 @@ from striate.io.onnx.value import OnnxError
 
 #: Subgraphs may lie in each other this deep.
 MOST_NESTED = 32
-#: And a file may hold so many nodes.
+#: A file may hold so many of them,
+MOST_GRAPHS = 10_000
+#: and so many nodes.
 MOST_NODES = 1_000_000
 
 Reader = Callable[[TensorProto, str], Any]

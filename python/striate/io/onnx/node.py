@@ -106,6 +106,9 @@ RANDOM = frozenset(
     ["Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"]
 )
 
+#: Rounds of all loops in one run.
+MOST_TRIPS = 100_000
+
 #: Operands of shape arithmetic have no more elements than this.
 _FEW = 4096
 
@@ -138,13 +141,27 @@ def host_operator(*names: str) -> Callable[[Handler], Handler]:
 
 
 class Mode:
-    """How nodes of one model behave now: those that learn statistics or drop elements ask."""
+    """How nodes of one model behave now: those that learn statistics or drop elements ask, and loops count."""
 
-    __slots__ = ("is_training", "trains_batch_norm")
+    __slots__ = ("is_training", "n_trips", "trains_batch_norm")
 
     def __init__(self, trains_batch_norm: bool) -> None:
         self.is_training = False
         self.trains_batch_norm = trains_batch_norm
+        self.n_trips = 0
+
+    def start(self, is_training: bool) -> None:
+        """Begin a run."""
+        self.is_training = is_training
+        self.n_trips = 0
+
+    def count_trip(self) -> None:
+        """Note that a loop goes round once more; a file without an end is refused."""
+        self.n_trips += 1
+        if self.n_trips > MOST_TRIPS:
+            raise OnnxError(
+                f"expected at most {MOST_TRIPS:,} rounds of all loops in one run, got more; the loop may have no end"
+            )
 
 
 def is_on_host(value: Any) -> bool:
@@ -324,8 +341,8 @@ class Node:
         except OnnxError as error:
             text = str(error)
             raise OnnxError(text if text.startswith("node ") else f"{self.label}: {text}") from error
-        except (ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError, AssertionError) as error:
-            raise OnnxError(f"{self.label}: {error}") from error
+        except Exception as error:  # of a row, of NumPy, or of the onnx package, which names no type of its own
+            raise OnnxError(f"{self.label}: {error or type(error).__name__}") from error
         results = result if isinstance(result, tuple) else (result,)
         return tuple([widen(r) if isinstance(r, np.ndarray) else r for r in results])
 

@@ -127,7 +127,7 @@ class OnnxModule(Module):
                 f"{self._source}: expected {len(self.inputs)} inputs ({', '.join(self.inputs)}), got {len(given)}; "
                 "pass one value for each"
             )
-        self._mode.is_training = self.training
+        self._mode.start(self.training)
         values: dict[str, Any] = dict(self._plan.constants)
         own = self.__dict__
         for name, key in self._held.items():

@@ -121,6 +121,13 @@ def ints(value: Any) -> list[int]:
     return [int(v) for v in array.reshape(-1)]
 
 
+def axis_of(axis: int, ndim: int) -> int:
+    """Return an axis counted from the first."""
+    if not -ndim <= axis < ndim:
+        raise OnnxError(f"expected an axis from {-ndim} to {ndim - 1}, got {axis}; the file is damaged")
+    return axis + ndim if axis < 0 else axis
+
+
 def number(value: Any) -> Any:
     """Return a value of one element as a Python number."""
     array = as_array(value)

@@ -9,7 +9,7 @@ import numpy as np
 from striate import ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_array, as_tensor, number
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, axis_of, number
 
 
 @operator("If")
@@ -40,6 +40,7 @@ def loop(node: Node, *operands: Any) -> Any:
         raise OnnxError(f"expected a body with {2 + len(carried)} inputs, got {len(plan.inputs)}; the file is damaged")
     i = 0
     while goes_on and (n_trips is None or i < n_trips):
+        node.mode.count_trip()
         results = plan.run([np.array(i, dtype=np.int64), np.array(goes_on), *carried], table)
         goes_on = bool(number(results[0]))
         carried = results[1 : 1 + len(carried)]
@@ -62,6 +63,7 @@ def scan(node: Node, *operands: Any) -> Any:
     a = node.attributes
     return tuple(
         _scan(
+            node,
             given[:n_states],
             given[n_states:],
             plan,
@@ -75,6 +77,7 @@ def scan(node: Node, *operands: Any) -> Any:
 
 
 def _scan(
+    node: Node,
     states: list[Any],
     scanned: list[Any],
     plan: Any,
@@ -88,10 +91,11 @@ def _scan(
     n_steps = sequences[0].shape[axes[0]]
     collected: list[list[Any]] = [[] for _ in out_axes]
     for i in range(n_steps):
+        node.mode.count_trip()
         slices = []
         for x, axis, is_backward in zip(sequences, axes, directions, strict=True):
             at = n_steps - 1 - i if is_backward else i
-            slices.append(ops.index(x, (*[slice(None)] * (axis % x.ndim), at)))
+            slices.append(ops.index(x, (*[slice(None)] * axis_of(axis, x.ndim), at)))
         results = plan.run([*states, *slices], table)
         states = results[: len(states)]
         for values, value in zip(collected, results[len(states) :], strict=True):
@@ -116,6 +120,7 @@ def _scan_batches(node: Node, given: list[Any], n_scanned: int, plan: Any, table
         parts = [ops.index(x, b) for x in operands]
         batches.append(
             _scan(
+                node,
                 parts[:n_states],
                 parts[n_states:],
                 plan,

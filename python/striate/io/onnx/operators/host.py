@@ -15,7 +15,10 @@ from onnx import helper
 
 from striate.autograd.dim import Dim, maximum, minimum
 from striate.io.onnx.node import Node, host_operator, size_checks
-from striate.io.onnx.value import Array, as_array, check_size, has_dims, ints, number
+from striate.io.onnx.value import Array, OnnxError, as_array, check_size, has_dims, ints, number
+
+#: Of the texts that one node joins.
+MOST_LETTERS = 2**24
 
 
 def _numbers(value: Any) -> Array:
@@ -172,6 +175,12 @@ def _check_growth(node: Node, *values: Any) -> None:
     check_size([sum(int(np.prod(v.shape)) for v in values if hasattr(v, "shape"))], 8)
 
 
+def _check_texts(node: Node, *values: Any) -> None:
+    n_letters = sum(len(text) for v in values for text in np.asarray(v).flat)
+    if n_letters > MOST_LETTERS:
+        raise OnnxError(f"expected texts of at most {MOST_LETTERS:,} letters, got {n_letters:,}; split them")
+
+
 def _check_window(node: Node, size: Any) -> None:
     check_size([int(number(size))], 8)
 
@@ -181,6 +190,7 @@ size_checks.update(
         "Tile": _check_tile,
         "Pad": _check_pad,
         "Concat": _check_growth,
+        "StringConcat": _check_texts,
         "HannWindow": _check_window,
         "HammingWindow": _check_window,
         "BlackmanWindow": _check_window,

@@ -10,14 +10,14 @@ import numpy as np
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_array, as_tensor, check_size, ints, number
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, axis_of, check_size, ints, number
 
 
 @operator("Gather")
 def gather(node: Node, x: Any, indices: Any) -> Tensor:
     """Pick slices along an axis; negative indices count from the end."""
     x = as_tensor(x)
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     if isinstance(indices, np.ndarray) and indices.ndim == 0:
         return ops.index(x, (*[slice(None)] * axis, int(indices)))
     places = as_tensor(indices)
@@ -30,7 +30,7 @@ def gather(node: Node, x: Any, indices: Any) -> Tensor:
 def gather_elements(node: Node, x: Any, indices: Any) -> Tensor:
     """Pick elements along an axis."""
     x, places = as_tensor(x), as_tensor(indices)
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     return ops.gather(x, _counted(places, x.shape[axis]), axis)
 
 
@@ -60,7 +60,7 @@ def gather_nd(node: Node, x: Any, indices: Any) -> Tensor:
 def scatter_elements(node: Node, x: Any, indices: Any, updates: Any) -> Tensor:
     """Put elements at places along an axis, or add, multiply, or keep the extreme."""
     x, places, updates = as_tensor(x), as_tensor(indices), as_tensor(updates)
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     how = node.attributes.get("reduction", "none")
     places = _counted(places, x.shape[axis])
     if how == "add" and x.dtype.is_floating_point:
@@ -113,7 +113,7 @@ def scatter_nd(node: Node, x: Any, indices: Any, updates: Any) -> Tensor:
 def one_hot(node: Node, indices: Any, depth: Any, values: Any) -> Any:
     """Mark places along a new axis; indices outside it mark nothing."""
     places, n = as_array(indices), int(number(depth))
-    check_size([*places.shape, max(n, 0)])
+    check_size([*places.shape, n])
     off, on = as_array(values)
     axis = node.attributes["axis"]
     whole = places.astype(np.int64)
@@ -129,7 +129,7 @@ def top_k(node: Node, x: Any, k: Any = None) -> Any:
     """Find the largest or smallest elements along an axis, and where they are."""
     x = as_tensor(x)
     count = node.attributes["k"] if node.since < 10 else int(number(k))
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     if not 0 <= count <= x.shape[axis]:
         raise OnnxError(f"expected k from 0 to {x.shape[axis]}, got {count}; choose fewer")
     values = as_array(x)
@@ -152,7 +152,7 @@ def cum_sum(node: Node, x: Any, axis: Any) -> Tensor:
     x = as_tensor(x)
     if not x.dtype.is_floating_point:
         raise _core.DTypeError("sums of integers are the host's")
-    at = int(number(axis)) % x.ndim
+    at = axis_of(int(number(axis)), x.ndim)
     n = int(x.shape[at])
     ones = np.tri(n, k=-1 if node.attributes["exclusive"] else 0, dtype=str(x.dtype))
     if node.attributes["reverse"]:
@@ -171,7 +171,7 @@ def compress(node: Node, x: Any, condition: Any) -> Tensor:
     axis = node.attributes.get("axis")
     if axis is None:
         return ops.index(ops.reshape(x, (-1,)), places)
-    return ops.index(x, (*[slice(None)] * (axis % x.ndim), places))
+    return ops.index(x, (*[slice(None)] * axis_of(axis, x.ndim), places))
 
 
 @operator("ReverseSequence")

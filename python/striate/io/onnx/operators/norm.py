@@ -7,7 +7,7 @@ from typing import Any
 from striate import ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_tensor
+from striate.io.onnx.value import OnnxError, as_tensor, axis_of
 
 
 @operator("BatchNormalization")
@@ -63,7 +63,7 @@ def group_norm(node: Node, x: Any, scale: Any, shift: Any) -> Tensor:
 def layer_norm(node: Node, x: Any, scale: Any, shift: Any = None) -> Any:
     """Normalise the axes from `axis` on."""
     x, scale = as_tensor(x), as_tensor(scale)
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     eps = node.attributes["epsilon"]
     shift = None if shift is None else as_tensor(shift)
     wants_more = any(node.outputs[1:])
@@ -82,7 +82,7 @@ def layer_norm(node: Node, x: Any, scale: Any, shift: Any = None) -> Any:
 def rms_norm(node: Node, x: Any, scale: Any) -> Tensor:
     """Divide the axes from `axis` on by the root of their mean square."""
     x, scale = as_tensor(x), as_tensor(scale)
-    axes = list(range(node.attributes["axis"] % x.ndim, x.ndim))
+    axes = list(range(axis_of(node.attributes["axis"], x.ndim), x.ndim))
     return x * ops.rsqrt(ops.mean(ops.square(x), dim=axes, keepdim=True) + node.attributes["epsilon"]) * scale
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import as_tensor, ints
+from striate.io.onnx.value import as_tensor, axis_of, ints
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
 
@@ -60,7 +60,7 @@ for _name, _function in _REDUCTIONS.items():
 def _arg(name: str, function: Any) -> None:
     def run(node: Node, x: Any) -> Tensor:
         x = as_tensor(x)
-        axis, keep = node.attributes["axis"] % max(x.ndim, 1), bool(node.attributes["keepdims"])
+        axis, keep = axis_of(node.attributes["axis"], max(x.ndim, 1)), bool(node.attributes["keepdims"])
         if node.attributes.get("select_last_index", 0):
             return x.shape[axis] - 1 - function(ops.flip(x, axis), dim=axis, keepdim=keep)
         return function(x, dim=axis, keepdim=keep)

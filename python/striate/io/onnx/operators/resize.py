@@ -18,7 +18,7 @@ from striate import _core, ops
 from striate.autograd import Tensor
 from striate.autograd.dim import Dim
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_array, as_tensor, check_size, ints
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, axis_of, check_size, ints
 
 
 @operator("Upsample")
@@ -76,7 +76,7 @@ def _resize_floats(node: Node, x: Tensor, roi: Any, scales: Any, wanted: Any) ->
         options.excludes_outside = bool(a["exclude_outside"])
         options.extrapolated = a["extrapolation_value"]
         options.antialias = bool(a.get("antialias", 0))
-    axes = [i % x.ndim for i in a.get("axes") or range(x.ndim)]
+    axes = [axis_of(i, x.ndim) for i in a.get("axes") or range(x.ndim)]
     shape: list[int] = list(x.shape)
     factors: list[float] = [1.0] * x.ndim
     has_sizes = wanted is not None and np.size(_sized(wanted)) > 0

@@ -9,7 +9,7 @@ import numpy as np
 from striate import ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_array, as_tensor, ints, number
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, axis_of, ints, number
 
 
 @operator("SequenceConstruct", takes_anything=True)
@@ -74,7 +74,7 @@ def concat(node: Node, sequence: list[Any]) -> Any:
 def split(node: Node, x: Any, lengths: Any = None) -> Any:
     """Cut along an axis into a list."""
     x = as_tensor(x)
-    axis = node.attributes["axis"] % x.ndim
+    axis = axis_of(node.attributes["axis"], x.ndim)
     n = int(x.shape[axis])
     if lengths is None:
         parts = [1] * n

@@ -11,7 +11,18 @@ from striate import _core, ops
 from striate.autograd import Tensor
 from striate.autograd.dim import Dim
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import DTYPES, HALVES, OnnxError, as_array, as_tensor, check_size, ints, number, sizes
+from striate.io.onnx.value import (
+    DTYPES,
+    HALVES,
+    OnnxError,
+    as_array,
+    as_tensor,
+    axis_of,
+    check_size,
+    ints,
+    number,
+    sizes,
+)
 
 
 @operator("Identity", takes_anything=True)
@@ -77,8 +88,8 @@ def reshape(node: Node, x: Any, shape: Any) -> Tensor:
 def flatten(node: Node, x: Any) -> Tensor:
     """Make a matrix: the axes before `axis`, and those from it on."""
     x = as_tensor(x)
-    axis = node.attributes["axis"]
-    axis = axis + x.ndim if axis < 0 else axis
+    axis: int = node.attributes["axis"]
+    axis = axis_of(axis, x.ndim) if axis < 0 else axis_of(axis, x.ndim + 1)
     n_rows = 1
     for n in x.shape[:axis]:
         n_rows = n * n_rows
@@ -277,7 +288,7 @@ def pad(node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = Non
     else:
         counts = ints(pads)
         fill = 0 if value is None else number(value)
-    chosen = list(range(x.ndim)) if axes is None else [a % x.ndim for a in ints(axes)]
+    chosen = list(range(x.ndim)) if axes is None else [axis_of(a, x.ndim) for a in ints(axes)]
     if len(counts) != 2 * len(chosen):
         raise OnnxError(f"expected {2 * len(chosen)} pads, got {len(counts)}; the file is damaged")
     pairs = [(0, 0)] * x.ndim

@@ -132,7 +132,17 @@ def _pool_window(node: Node, x: Tensor) -> tuple[list[int], list[int], list[int]
     if len(kernel) != n_axes or any(k < 1 for k in kernel):
         raise OnnxError(f"expected kernel_shape as {n_axes} numbers above 0, got {kernel}; the file is damaged")
     stride, dilation = _per_axis(node, "strides", n_axes), _per_axis(node, "dilations", n_axes)
-    return kernel, stride, dilation, _padding(node, x, kernel, stride, dilation)
+    pairs = _padding(node, x, kernel, stride, dilation)
+    check_size(
+        [x.shape[0], x.shape[1], *[n + max(b, 0) + max(e, 0) for n, (b, e) in zip(x.shape[2:], pairs, strict=True)]]
+    )
+    is_ceil = node.attributes.get("ceil_mode", 0)  # a window may then reach beyond the padding
+    for n, k, s, d, (begin, end) in zip(x.shape[2:], kernel, stride, dilation, pairs, strict=True):
+        if d * (k - 1) + 1 > n + begin + end + (s - 1 if is_ceil else 0):
+            raise _core.ShapeError(
+                f"expected a window inside the padded image, got kernel_shape {kernel} for {list(x.shape[2:])}; pad more"
+            )
+    return kernel, stride, dilation, pairs
 
 
 def _fits_torch(kernel: Sequence[int], pairs: Pairs) -> bool:
