@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import mmap
+import os
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +12,7 @@ from numpy.typing import NDArray
 
 from striate import _core
 from striate.autograd import Tensor, no_grad
-from striate.io.errors import Source
+from striate.io.errors import Source, quoted
 
 MAX_AXES = 8
 NAMES = {str(dtype) for dtype in _core.DType.__members__.values()}
@@ -52,6 +54,42 @@ def owned(array: NDArray[Any], name: str) -> Tensor:
     return tensor
 
 
+def mapped(source: Source) -> memoryview:
+    """Return the bytes of a file; they are unmapped when the last view of them is gone.
+
+    Raises
+    ------
+    FileError
+        An empty file.
+    OSError
+        A file that cannot be opened.
+    """
+    with open(source.path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            source.refuse(f"a {source.reader}", "an empty one", "fetch it again")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def checked_bytes(source: Source, key: str, shape: tuple[int, ...], itemsize: int) -> int:
+    """Return the bytes that the elements of a shape take.
+
+    Raises
+    ------
+    FileError
+        More than 8 axes, a negative size, or more than 2^62 bytes.
+    """
+    if len(shape) > MAX_AXES:
+        source.refuse(f"at most {MAX_AXES} axes for {key}", f"{len(shape)}", "merge axes before saving")
+    # The sizes of an empty array must be numbers that a shape can hold, too.
+    if min(shape, default=0) < 0 or math.prod(max(n, 1) for n in shape) * itemsize > 1 << 62:
+        source.refuse(
+            f"sizes from 0 up, and at most 2^62 bytes, for {key}",
+            f"shape {quoted(shape)}",
+            "the file is damaged; fetch it again",
+        )
+    return math.prod(shape) * itemsize
+
+
 class Budget:
     """Bytes of memory that the tensors of one file may take: 64 MiB, and 16 times the file.
 
@@ -66,27 +104,21 @@ class Budget:
 
     def __init__(self, source: Source, file_bytes: int) -> None:
         self._source = source
-        self.limit = (64 << 20) + 16 * file_bytes
-        self.left = self.limit
+        self._limit = (64 << 20) + 16 * file_bytes
+        self._left = self._limit
 
-    def take(self, key: str, shape: tuple[int, ...], itemsize: int) -> None:
+    def take(self, key: str, n_bytes: int) -> None:
         """Count a tensor, before memory is taken for it.
 
         Raises
         ------
         FileError
-            More than 8 axes, a negative size, or more bytes than are left.
+            More bytes than are left.
         """
-        if len(shape) > MAX_AXES:
-            self._source.refuse(f"at most {MAX_AXES} axes for {key}", f"{len(shape)}", "merge axes before saving")
-        if any(n < 0 for n in shape):
-            self._source.refuse(f"sizes of at least 0 for {key}", f"{shape}", "the file is damaged; fetch it again")
-        # An empty tensor takes nothing, but its other sizes must still be numbers that a shape can hold.
-        n_bytes = math.prod(max(n, 1) for n in shape) * itemsize
-        self.left -= n_bytes if 0 not in shape else 0
-        if self.left < 0 or n_bytes >= 1 << 62:
+        self._left -= n_bytes
+        if self._left < 0:
             self._source.refuse(
-                f"tensors of at most {self.limit} bytes together, 64 MiB and 16 times the file",
-                f"shape {shape} for {key}",
-                "save copies of views that repeat their elements, and arrays without compression",
+                f"at most {self._limit} bytes of tensors, 64 MiB and 16 times the file",
+                f"{n_bytes} for {key} beyond them",
+                "save copies of views that repeat elements, and arrays without compression",
             )

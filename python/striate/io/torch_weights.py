@@ -12,7 +12,6 @@ PyTorch, "Serialization semantics", and `torch/serialization.py`: `_save`, `_leg
 
 from __future__ import annotations
 
-import mmap
 import os
 from typing import Any, Literal, NoReturn
 
@@ -20,7 +19,7 @@ import numpy as np
 
 from striate.autograd import Tensor
 from striate.io.archive import MAGIC, Archive
-from striate.io.arrays import NAMES, SUPPORTED, Budget, byte_dtype, owned
+from striate.io.arrays import NAMES, SUPPORTED, Budget, byte_dtype, checked_bytes, mapped, owned
 from striate.io.errors import Source, quoted
 from striate.io.torch_names import DTYPES, FUNCTIONS, STORAGES, NumpyType, Refused, Storage, TensorPlace, with_state
 from striate.io.unpickle import Name, Pickle, Unfit
@@ -108,12 +107,8 @@ class _Checkpoint:
         self._tensors: dict[TensorPlace, Tensor] = {}
         self._order: Literal["<", ">"] = "<"
         self._n_values = 0
-        with open(path, "rb") as file:
-            self._n_bytes = os.fstat(file.fileno()).st_size
-            if not self._n_bytes:
-                self._source.refuse("a file of torch.save", "an empty file", "fetch it again")
-            # Unmapped when the last view of it is gone.
-            self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        self._data = mapped(self._source)
+        self._n_bytes = len(self._data)
         self._budget = Budget(self._source, self._n_bytes)
         self._archive: Archive | None = None
         self._folder = ""
@@ -283,7 +278,7 @@ class _Checkpoint:
         last = place.offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if 0 not in shape and last >= storage.n_elements:
             source.refuse(f"{key} inside its storage of {storage.n_elements} elements", f"an end at {last + 1}", _CUT)
-        self._budget.take(key, shape, dtype.itemsize)
+        self._budget.take(key, checked_bytes(source, key, shape, dtype.itemsize))
         content = self._content(storage, key)
         if 0 in shape:
             return owned(np.empty(shape, dtype), place.type_name)
