@@ -126,13 +126,13 @@ class _Checkpoint:
             self._source.refuse(
                 "one data.pkl in a folder", f"{len(tops)} of them", "this archive was not written by torch.save"
             )
-        if any(member.is_deflated for member in members.values()):
-            self._source.refuse("members that are stored", "compressed ones", "save the file again with torch.save")
         top = tops[0]
         if f"{top}constants.pkl" in members or any(name.startswith(f"{top}code/") for name in members):
             self._source.refuse(
                 "the archive of torch.save", "one of torch.jit.save, which holds a program", _SAVE_WEIGHTS
             )
+        if any(member.is_deflated for member in members.values()):
+            self._source.refuse("members that are stored", "compressed ones", "save the file again with torch.save")
         if f"{top}byteorder" in members:
             order = bytes(archive.read(f"{top}byteorder", 16))
             if order not in (b"little", b"big"):
