@@ -190,6 +190,12 @@ def test_nan_and_infinity_are_values(tmp_path: Path) -> None:
     assert found.numpy().tobytes() == raw
 
 
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (2, 0, 4, 5), (0, 2, 3, 4, 5)])
+def test_empty_tensors_keep_their_shape(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    strides = tuple(range(len(shape)))
+    assert read(tmp_path, archive(pickled(tensor(shape, strides)))).shape == shape
+
+
 def test_every_bfloat16_is_read_exactly(tmp_path: Path) -> None:
     bits = np.arange(65536, dtype=np.uint16)
     pickle = pickled(tensor((65536,), (1,), of=storage(n=65536, kind="torch.BFloat16Storage")))
