@@ -67,7 +67,7 @@ def mapped(source: Source) -> memoryview:
     """
     with open(source.path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            source.refuse(f"a {source.reader}", "an empty one", "fetch it again")
+            source.refuse("a file with content", "an empty one", "fetch it again")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
