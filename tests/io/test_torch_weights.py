@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import striate
-from fixtures.torch_files import Op, archive, call, emit, pickled, storage, stream, tensor
+from fixtures.torch_files import Op, archive, call, emit, pickled, storage, stream, tensor, widened
 from striate import Tensor
 from striate.io import torch_weights
 from striate.io.errors import FileError
@@ -140,6 +140,10 @@ def test_texts_of_python_2_are_read(tmp_path: Path) -> None:
     assert found["w"].shape == (2, 3)
 
 
+def test_sizes_of_64_bits_are_read(tmp_path: Path) -> None:
+    assert read(tmp_path, widened(archive(pickled(tensor())))).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
 def test_checksums_may_be_switched_off(tmp_path: Path) -> None:
     content = archive(pickled(tensor()))
     for checksum in {content[i + 14 : i + 18] for i in range(len(content)) if content[i : i + 4] == b"PK\x03\x04"}:
@@ -182,6 +186,7 @@ def test_scalars_of_numpy_are_numbers(tmp_path: Path) -> None:
         for module in ("numpy.core", "numpy._core"):
             encoded = call("_codecs.encode", raw.decode("latin-1"), "latin1")
             assert read(tmp_path, archive(pickled(call(f"{module}.multiarray.scalar", kind, encoded)))) == 0.5
+        assert read(tmp_path, archive(pickled([kind]))) == ["float64"]
 
 
 def test_nan_and_infinity_are_values(tmp_path: Path) -> None:

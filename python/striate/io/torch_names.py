@@ -114,10 +114,9 @@ def _parameter(data: Any, *rest: Any) -> Any:
 def _with_attributes(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
     if type(function) is not Name or type(kind) is not Name or type(arguments) is not tuple:
         raise Unfit
-    if len(arguments) > _MAX_ITEMS:
-        raise Unfit
     construct = FUNCTIONS[function.text]
-    if construct not in (_tensor, _parameter) or kind.text not in ("torch.Tensor", "torch.nn.parameter.Parameter"):
+    is_tensor = construct in (_tensor, _parameter) and kind.text in ("torch.Tensor", "torch.nn.parameter.Parameter")
+    if not is_tensor or construct is None or len(arguments) > _MAX_ITEMS:
         raise Unfit
     return construct(*arguments)
 

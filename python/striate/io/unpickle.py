@@ -3,7 +3,7 @@
 `pickle` is a language whose programs call functions. A subclass of its Unpickler with a list of allowed names is not enough:
 the opcodes that are left still fill memory without end (long chains of copies, tables of a billion entries, integers of a
 megabyte), set attributes of whatever is allowed, hash what overflows the C stack, and what each of them does differs between the
-C and the Python version. The pickles that hold weights use 40 opcodes and a dozen names. So those are interpreted here, on
+C and the Python version. The pickles that hold weights use 40 opcodes and a few dozen names. So those are interpreted here, on
 values that are our own, with a limit on each: nothing is imported, no function named by a file is called, and an opcode or name
 outside the list is refused with its place.
 """
@@ -19,7 +19,7 @@ from striate.io.errors import Source, quoted
 
 Construct = Callable[..., Any]
 
-# A tensor of a checkpoint takes about 25 opcodes. Two million run for a second and make 250 MB of objects at most.
+# A tensor of a checkpoint takes about 25 opcodes. Two million run for a second or two, and their objects stay below 500 MB.
 _MAX_OPCODES = 2_000_000
 _MAX_INT_BYTES = 16
 _MAX_NAME = 200
