@@ -13,7 +13,10 @@ from typing import Any
 
 import striate
 
-PACKAGES = ("ops", "nn", "train", "data", "models", "autograd", "machine", "memory")
+PACKAGES = (
+    *("ops", "nn", "train", "data", "models", "autograd", "machine", "memory"),
+    *("io.weights", "io.torch_weights", "io.safetensors", "io.npz", "io.errors"),
+)
 
 
 def signature(value: Any) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from striate import _core
 from striate.autograd import Tensor
+from striate.io.errors import FileError
 
 __all__ = ["load", "metadata", "save"]
 
@@ -32,24 +34,31 @@ def load(path: Path) -> dict[str, Tensor]:
 
     Raises
     ------
-    ValueError
+    FileError
         A file that breaks the format, or holds a dtype that striate does not have; the text names file, key and byte.
     OSError
         A file that cannot be opened (FileNotFoundError and the like).
     """
-    arrays, _ = _core.read_safetensors(os.fspath(path))
+    arrays, _ = _read(path)
     tensors = {}
     for key, mapped in arrays.items():
         own = _core.empty(mapped.shape, mapped.dtype, channels_last=True)
-        _core.assign(own, mapped)
+        if mapped.size:  # `assign` refuses the strides of 0 that an empty channels-last array has
+            _core.assign(own, mapped)
         tensors[key] = Tensor._wrap(own)
     return tensors
 
 
 def metadata(path: Path) -> dict[str, str]:
     """Return the text entries of a file's header; raises as `load`."""
-    found: dict[str, str] = _core.read_safetensors(os.fspath(path))[1]
-    return found
+    return _read(path)[1]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    try:
+        return _core.read_safetensors(os.fspath(path))
+    except ValueError as error:
+        raise FileError(str(error)) from error
 
 
 def save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
