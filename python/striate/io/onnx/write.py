@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ from striate.compile import Program
 from striate.io.onnx import write_shapes, write_windows  # noqa: F401  (they fill the table)
 from striate.io.onnx.write_graph import SMALL, Call, UnwritableError, Value, Weight, Writer, newest_opset, stored
 from striate.io.onnx.write_ops import ROWS
-from striate.io.onnx.write_record import Recorded, Step, take
+from striate.io.onnx.write_record import Step, take
 from striate.io.onnx.write_sizes import Axis, Sizes
 from striate.ops import from_numpy
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OLDEST_OPSET", "save", "to_model", "unwritable_ops"]
+__all__ = ["OLDEST_OPSET", "save", "to_model"]
 
 Model = Callable[..., Any] | Program
 DynamicAxes = Mapping[str | int, Mapping[int, str] | Sequence[int]]
@@ -150,24 +149,6 @@ def save(
     _replace(target, [made.model(protos).SerializeToString(deterministic=True)])
 
 
-def unwritable_ops(model: Model, example: Any) -> list[str]:
-    """Return the names of the operators of a model that can't be written; empty where `save` would not refuse any.
-
-    Parameters
-    ----------
-    model, example
-        As for `save`.
-
-    Examples
-    --------
-    >>> import striate
-    >>> from striate.io.onnx.write import unwritable_ops
-    >>> unwritable_ops(lambda x: striate.relu(x) + striate.rand(3), striate.zeros(2, 3))
-    ['rand']
-    """
-    return _unknown(take(model, _inputs(example)).steps)
-
-
 def _unknown(steps: Sequence[Step]) -> list[str]:
     return sorted({step.op for step in steps if step.op not in ROWS})
 
@@ -211,15 +192,16 @@ class _Export:
         shapes = [x.shape for x in inputs]
         axes = _Axes(dynamic_axes or {}, self.input_names, self.output_names, shapes)
         self.sizes = Sizes(graph, shapes, axes.of_inputs)
-        self.writer = Writer(self.sizes, [*self.input_names, *self.output_names], opset)
+        reserved = [*self.input_names, *self.output_names, *taken.weight_names.values()]
+        self.writer = Writer(self.sizes, self.input_names, reserved, opset)
         results = self._translate()
         self._inputs = [
             self.writer.value_info(name, self._shape(i), str(graph.value(i).dtype))
             for name, i in zip(self.input_names, graph.inputs, strict=True)
         ]
         self._outputs = []
-        for number, (name, i) in enumerate(zip(self.output_names, graph.results, strict=True)):
-            described = axes.describe_output(number, name, self._shape(i), self.sizes)
+        for name, i in zip(self.output_names, graph.results, strict=True):
+            described = axes.describe_output(name, self._shape(i), self.sizes)
             self._outputs.append(self.writer.value_info(name, described, str(graph.value(i).dtype)))
         self.writer.rename(results, self.output_names)
         self.writer.check(self._inputs, self._outputs)
@@ -251,8 +233,8 @@ class _Export:
                     made = [written] if isinstance(written, str) else written
                 except UnwritableError as error:
                     refused.add(str(error))
-            for i, name, (shape, dtype) in zip_longest(step.outputs, made, call.results):
-                known[i] = Value(name or "", shape, dtype)
+            for i, result, (shape, dtype) in zip_longest(step.outputs, made, call.results):
+                known[i] = Value(result or "", shape, dtype)
         if refused:
             raise ValueError(
                 f"onnx.save: expected operators that ONNX has, got {', '.join(sorted(refused))}; compute these outside of "
@@ -284,12 +266,14 @@ class _Export:
             name, dtype = taken.weight_names.get(i), str(value.dtype)
             if name is not None:
                 self._check_weight(name)
-                name = self.writer.weight(name, data, dtype)
+                stored_as = self.writer.named_weight(name, data, dtype)
             elif data.size <= SMALL and data.ndim == 0 and dtype != "bfloat16":
-                name = self.writer.constant(data)
+                stored_as = self.writer.constant(data)
             else:
-                name = self.writer.weight(f"{owner}.{'bias' if is_bias else 'weight'}" if owner else "weight", data, dtype)
-            known[i] = Value(name, self._shape(i), dtype)
+                stored_as = self.writer.weight(
+                    f"{owner}.{'bias' if is_bias else 'weight'}" if owner else "weight", data, dtype
+                )
+            known[i] = Value(stored_as, self._shape(i), dtype)
         return known[i]
 
     def _check_weight(self, name: str) -> None:
@@ -309,21 +293,18 @@ def _names(what: str, given: Sequence[str] | None, otherwise: list[str]) -> list
     return names
 
 
-@dataclass(init=False, slots=True)
 class _Axes:
     """What dynamic_axes says."""
-
-    of_inputs: dict[Axis, str]
-    of_outputs: dict[str, dict[int, str]]
 
     def __init__(
         self, given: DynamicAxes, inputs: list[str], outputs: list[str], shapes: Sequence[tuple[int, ...]]
     ) -> None:
-        self.of_inputs, self.of_outputs = {}, {}
+        self.of_inputs: dict[Axis, str] = {}
+        self.of_outputs: dict[str, Mapping[int, str]] = {}
         for key, axes in given.items():
             name = inputs[key] if isinstance(key, int) and 0 <= key < len(inputs) else key
             if name in outputs:
-                self.of_outputs[str(name)] = dict(axes) if isinstance(axes, Mapping) else {}
+                self.of_outputs[str(name)] = axes if isinstance(axes, Mapping) else {}
                 continue
             if name not in inputs:
                 raise ValueError(
@@ -340,7 +321,7 @@ class _Axes:
                     )
                 self.of_inputs[i, at] = axes[axis] if isinstance(axes, Mapping) else f"{name}_axis{at}"
 
-    def describe_output(self, number: int, name: str, shape: tuple[Any, ...], sizes: Sizes) -> list[int | str]:
+    def describe_output(self, name: str, shape: tuple[Any, ...], sizes: Sizes) -> list[int | str]:
         """Return the sizes of an output, by the names given for them where they may change."""
         named = self.of_outputs.get(name, {})
         return [
@@ -365,7 +346,7 @@ def _at_places(weights: Sequence[Weight], places: Mapping[str, int]) -> list[Any
     parts: list[Any] = []
     end = 0
     for weight in weights:
-        parts += [bytes(places[weight.name] - end), memoryview(weight.data).cast("B")]
+        parts += [bytes(places[weight.name] - end), weight.data.reshape(-1).view("uint8").data]
         end = places[weight.name] + weight.data.nbytes
     return parts
 

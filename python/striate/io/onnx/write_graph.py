@@ -145,17 +145,19 @@ class Writer:
     ----------
     sizes : Sizes
     input_names : sequence of str
+    reserved : sequence of str
+        Names that nodes and their results do not take.
     opset : int
     """
 
-    def __init__(self, sizes: Sizes, input_names: Sequence[str], opset: int) -> None:
+    def __init__(self, sizes: Sizes, input_names: Sequence[str], reserved: Sequence[str], opset: int) -> None:
         self.sizes = sizes
         self.opset = opset
         self.path = ""
         self.nodes: list[onnx.NodeProto] = []
         self.weights: dict[str, Weight] = {}
         self._input_names = list(input_names)
-        self._taken: set[str] = set(input_names)
+        self._taken: set[str] = set(reserved)
         self._constants: dict[tuple[Any, ...], str] = {}
         self._sizes: dict[str, str] = {}
         self.indices: dict[str, str] = {}
@@ -172,9 +174,18 @@ class Writer:
         return found
 
     def weight(self, name: str, array: Array, dtype: str | None = None) -> str:
-        """Store a tensor under a name and return it."""
-        name = self.unique(name)
-        self.weights[name] = Weight(name, dtype or str(array.dtype), np.ascontiguousarray(array).reshape(array.shape))
+        """Store a tensor under this name, or a similar one where it is taken, and return the name."""
+        return self._store(self.unique(name), array, dtype or str(array.dtype))
+
+    def named_weight(self, name: str, array: Array, dtype: str) -> str:
+        """Store a tensor under a reserved name and return it; one that is there already stays."""
+        known = self.weights.get(name)
+        if known is None:
+            return self._store(name, array, dtype)
+        return name if np.array_equal(known.data, array, equal_nan=True) else self.weight(name, array, dtype)
+
+    def _store(self, name: str, array: Array, dtype: str) -> str:
+        self.weights[name] = Weight(name, dtype, np.ascontiguousarray(array).reshape(array.shape))
         return name
 
     def constant(self, value: Any, dtype: str | None = None) -> str:

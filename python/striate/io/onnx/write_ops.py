@@ -115,12 +115,14 @@ def _log1p(w: Writer, call: Call) -> str:
 
 @row("relu6")
 def _relu6(w: Writer, call: Call) -> str:
-    return clamp(w, *_as_result(w, call), 0.0, 6.0, call.dtype)
+    (x,) = _as_result(w, call)
+    return clamp(w, x, 0.0, 6.0, call.dtype)
 
 
 @row("clip")
 def _clip(w: Writer, call: Call) -> str:
-    return clamp(w, *_as_result(w, call), call.attributes["lo"], call.attributes["hi"], call.dtype)
+    (x,) = _as_result(w, call)
+    return clamp(w, x, call.attributes["lo"], call.attributes["hi"], call.dtype)
 
 
 def clamp(w: Writer, x: str, lo: float, hi: float, dtype: str) -> str:

@@ -213,11 +213,9 @@ def _pixels(w: Writer, old: Size, new: Size, scale: float) -> str:
         return w.constant(np.minimum(found, old - 1), "int64")
     if scale > 0:
         raise UnwritableError(f"interpolate (by scale_factor {scale} on an axis that may change)")
-    none = w.constant([], "int64")
-    every = w.node(
-        "Range", w.scalar(0, "int64"), w.node("Reshape", w.size(new), none), w.scalar(1, "int64")
-    )
-    return w.node("Div", w.node("Mul", every, w.size(old)), w.size(new))
+    length = w.node("Squeeze", w.size(new))
+    numbers = w.node("Range", w.scalar(0, "int64"), length, w.scalar(1, "int64"))
+    return w.node("Div", w.node("Mul", numbers, w.size(old)), w.size(new))
 
 
 def _bilinear(w: Writer, call: Call) -> str:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from striate.io.onnx.write_graph import Call, UnwritableError, Value, Writer
-from striate.io.onnx.write_ops import ROWS, clamp, column, ones, product, row, run, zeros
+from striate.io.onnx.write_ops import clamp, column, ones, product, row, run, zeros
 from striate.io.onnx.write_shapes import plus, quotient, times
 from striate.io.onnx.write_sizes import Size
 
@@ -255,7 +255,9 @@ def _adaptive(w: Writer, call: Call) -> str | list[str]:
     is_max = "max" in call.op
     wants_taps = len(call.results) > 1 and call.is_read[1]
     old, new = call.x.shape[2:], call.shape[2:]
-    is_even = [isinstance(n, int) and isinstance(m, int) and m > 0 and n % m == 0 for n, m in zip(old, new, strict=True)]
+    is_even = [
+        isinstance(n, int) and isinstance(m, int) and m > 0 and n % m == 0 for n, m in zip(old, new, strict=True)
+    ]
     if all(m == 1 for m in new) and not wants_taps:
         return w.node("GlobalMaxPool" if is_max else "GlobalAveragePool", call.x.name)
     if wants_taps and not all(is_even):
@@ -356,4 +358,3 @@ def _layer_norm(w: Writer, call: Call) -> str:
     names = [ones(w, call.shape[-n:], call.dtype) if scale is None else scale.name]
     names += [] if shift is None else [shift.name]
     return w.node("LayerNormalization", call.x.name, *names, axis=-n, epsilon=call.attributes["eps"])
-
