@@ -29,7 +29,7 @@ DynamicAxes = Mapping[str | int, Mapping[int, str] | Sequence[int]]
 OLDEST_OPSET = 18
 
 #: What a file of protocol buffers can hold.
-_MOST_BYTES = 2**31 - 2**20
+MOST_BYTES = 2**31 - 2**20
 _ALIGNMENT = 4096
 
 
@@ -43,6 +43,11 @@ def to_model(
     opset_version: int = OLDEST_OPSET,
 ) -> onnx.ModelProto:
     """Return a model as an onnx.ModelProto; arguments and errors as `save`.
+
+    Returns
+    -------
+    onnx.ModelProto
+        Holds all weights, so it can be serialised below 2 GiB only.
 
     Examples
     --------
@@ -103,7 +108,9 @@ def save(
     RecordError
         The model reads values, which a record can't know.
     TypeError
-        A model that returns something else than tensors.
+        No example, or a model that returns something else than tensors.
+    ImportError
+        The onnx package is missing.
     OSError
         A folder that is missing or cannot be written, a full disk.
 
@@ -127,13 +134,13 @@ def save(
     made = _Export(model, example, input_names, output_names, dynamic_axes, opset_version)
     weights = list(made.writer.weights.values())
     n_bytes = sum(weight.data.nbytes for weight in weights)
-    if external_data is False and n_bytes > _MOST_BYTES:
+    if external_data is False and n_bytes > MOST_BYTES:
         raise ValueError(
-            f"onnx.save: expected at most {_MOST_BYTES} bytes of weights with external_data=False, got {n_bytes}; leave "
+            f"onnx.save: expected at most {MOST_BYTES} bytes of weights with external_data=False, got {n_bytes}; leave "
             "external_data out"
         )
     target = os.fspath(path)
-    if external_data or (external_data is None and n_bytes > _MOST_BYTES):
+    if external_data or (external_data is None and n_bytes > MOST_BYTES):
         data = f"{target}.data"
         large = [weight for weight in weights if weight.data.size > SMALL]
         places = _layout(large)

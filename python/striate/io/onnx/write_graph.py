@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from striate import _core
 from striate.io.onnx.write_sizes import Size, Sizes, read
+
+if TYPE_CHECKING:
+    import onnx
 
 Array = np.ndarray[Any, Any]
 
@@ -108,25 +110,52 @@ class Weight:
     def proto_elsewhere(self, file: str, offset: int) -> onnx.TensorProto:
         """Return it with the place of its data in another file."""
         made = self.proto_without_data()
-        made.data_location = onnx.TensorProto.EXTERNAL
+        made.data_location = made.EXTERNAL
         for key, value in (("location", file), ("offset", offset), ("length", self.data.nbytes)):
             made.external_data.add(key=key, value=str(value))
         return made
 
     def proto_without_data(self) -> onnx.TensorProto:
         """Return name, type and shape."""
+        import onnx
+
         return onnx.TensorProto(name=self.name, data_type=element_type(self.dtype), dims=self.data.shape)
 
 
 def newest_opset() -> int:
-    """Return the newest opset that the onnx package knows."""
+    """Return the newest opset that the onnx package knows.
+
+    Raises
+    ------
+    ImportError
+        There is no such package.
+    """
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "onnx.save: expected the onnx package, got no such package; run pip install 'striate[onnx]'"
+        ) from error
     return int(onnx.defs.onnx_opset_version())
+
+
+#: ONNX's numbers for dtypes (TensorProto.DataType).
+_ELEMENT_TYPES = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "float64": 11,
+    "bfloat16": 16,
+}
 
 
 def element_type(dtype: str) -> int:
     """Return ONNX's number for a dtype."""
-    word = {"float32": "FLOAT", "float64": "DOUBLE"}.get(dtype, dtype.upper())
-    return int(onnx.TensorProto.DataType.Value(word))
+    return _ELEMENT_TYPES[dtype]
 
 
 def stored(array: Any) -> Array:
@@ -151,6 +180,9 @@ class Writer:
     """
 
     def __init__(self, sizes: Sizes, input_names: Sequence[str], reserved: Sequence[str], opset: int) -> None:
+        import onnx
+
+        self._onnx = onnx
         self.sizes = sizes
         self.opset = opset
         self.path = ""
@@ -160,7 +192,6 @@ class Writer:
         self._taken: set[str] = set(reserved)
         self._constants: dict[tuple[Any, ...], str] = {}
         self._sizes: dict[str, str] = {}
-        self.indices: dict[str, str] = {}
 
     # Names.
 
@@ -205,7 +236,7 @@ class Writer:
         given = {key: value for key, value in attributes.items() if value is not None}
         while inputs and inputs[-1] is None:
             inputs = inputs[:-1]
-        self.nodes.append(onnx.helper.make_node(op_type, [i or "" for i in inputs], outputs, name=name, **given))
+        self.nodes.append(self._onnx.helper.make_node(op_type, [i or "" for i in inputs], outputs, name=name, **given))
         return outputs
 
     def node(self, op_type: str, *inputs: str | None, **attributes: Any) -> str:
@@ -270,7 +301,7 @@ class Writer:
         """Return a tensor of one value."""
         if all(isinstance(n, int) for n in shape) and np.prod(shape, dtype=np.int64) <= SMALL:
             return self.constant(np.full(shape, value), dtype)
-        one = onnx.numpy_helper.from_array(np.full(1, value, dtype))
+        one = self._onnx.numpy_helper.from_array(np.full(1, value, dtype))
         return self.node("ConstantOfShape", self.ints(shape), value=one)
 
     # The end.
@@ -291,7 +322,7 @@ class Writer:
                     names[i] = renamed.get(name, name)
         self.path = ""
         for result, name in copies:
-            node = onnx.helper.make_node(
+            node = self._onnx.helper.make_node(
                 "Identity", [renamed.get(result, result)], [name], name=self.unique("Identity")
             )
             self.nodes.append(node)
@@ -299,7 +330,7 @@ class Writer:
     def value_info(self, name: str, shape: Sequence[Any], dtype: str) -> onnx.ValueInfoProto:
         """Describe an input or output of the model."""
         described = [n if isinstance(n, int | str) else self.sizes.describe(n) for n in shape]
-        return onnx.helper.make_tensor_value_info(name, element_type(dtype), described)
+        return self._onnx.helper.make_tensor_value_info(name, element_type(dtype), described)
 
     def model(
         self,
@@ -310,27 +341,27 @@ class Writer:
         version: str,
     ) -> onnx.ModelProto:
         """Put the model together, with these protos of its weights."""
-        graph = onnx.helper.make_graph(self.nodes, "striate", inputs, outputs, list(weights))
-        opsets = [onnx.helper.make_opsetid("", self.opset)]
-        made = onnx.helper.make_model(
+        graph = self._onnx.helper.make_graph(self.nodes, "striate", inputs, outputs, list(weights))
+        opsets = [self._onnx.helper.make_opsetid("", self.opset)]
+        made = self._onnx.helper.make_model(
             graph,
             opset_imports=opsets,
             producer_name="striate",
             producer_version=version,
-            ir_version=onnx.helper.find_min_ir_version_for(opsets),
+            ir_version=self._onnx.helper.find_min_ir_version_for(opsets),
         )
-        onnx.helper.set_model_props(made, dict(metadata))
+        self._onnx.helper.set_model_props(made, dict(metadata))
         return made
 
     def check(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> None:
         """Run ONNX's checker with full shape inference on the model, its large weights taken for inputs."""
         small = [w.proto() for w in self.weights.values() if w.data.size <= SMALL]
         large = [
-            onnx.helper.make_tensor_value_info(w.name, element_type(w.dtype), w.data.shape)
+            self._onnx.helper.make_tensor_value_info(w.name, element_type(w.dtype), w.data.shape)
             for w in self.weights.values()
             if w.data.size > SMALL
         ]
-        onnx.checker.check_model(self.model([*inputs, *large], outputs, small, {}, ""), full_check=True)
+        self._onnx.checker.check_model(self.model([*inputs, *large], outputs, small, {}, ""), full_check=True)
 
 
 class _Compute:

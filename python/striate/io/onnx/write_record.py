@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,9 +68,9 @@ def _record(model: Function, example: Sequence[Tensor]) -> Recorded:
         results = list(_flatten(model(*example), ""))
         recording.returns(*[tensor for _, tensor in results])
     graph = recording.graph
-    names = dict(zip(graph.states, states, strict=True))
+    names = dict(zip(graph.states, states, strict=False))  # counters of random numbers come behind
     steps = [Step(n.op, n.attributes, n.inputs, n.outputs, paths(n.outputs)) for n in graph.nodes]
-    return Recorded(graph, _live(graph, steps), [name for name, _ in results], names)
+    return Recorded(graph, _live(graph, steps, names), [name for name, _ in results], names)
 
 
 def _named_tensors(model: Any) -> dict[str, Tensor]:
@@ -138,11 +138,12 @@ def _flatten(result: Any, name: str) -> Iterator[tuple[str, Tensor]]:
         yield from _flatten(value, f"{name}.{key}" if name else key)
 
 
-def _live(graph: Any, steps: Sequence[Step]) -> list[Step]:
-    """Drop steps whose results nobody reads; changes of states stay."""
+def _live(graph: Any, steps: Sequence[Step], states: Container[int]) -> list[Step]:
+    """Drop steps whose results nobody reads; changes of these states stay."""
     wanted, kept = set(graph.results), []
     for step in reversed(steps):
-        if step.op == "assign" or not wanted.isdisjoint(step.outputs):
+        is_change = step.op == "assign" and graph.state_of(step.inputs[0]) in states
+        if is_change or not wanted.isdisjoint(step.outputs):
             wanted.update(step.inputs)
             kept.append(step)
     return kept[::-1]
@@ -155,7 +156,7 @@ def _read_program(program: Program, example: Sequence[Tensor]) -> Recorded:
     names = [name for name, _ in _flatten(program(*example), "")]  # and the record for these inputs comes first
     graph = program.graph
     steps = [Step(node.op, node.attributes, node.inputs, node.outputs, "") for node in graph.nodes]
-    taken = Recorded(graph, _live(graph, steps), names, {})
+    taken = Recorded(graph, _live(graph, steps, ()), names, {})
     _restore_flatten(taken)
     _name_weights(taken, _named_tensors(program.model))
     return taken

@@ -44,7 +44,10 @@ def _plain(size: Any) -> Size:
 @row("reshape")
 def _reshape(w: Writer, call: Call) -> str:
     """Elements in logical order, in whatever order they lie in memory."""
-    return w.reshape(call.x.name, call.x.shape, call.shape)
+    old, new = call.x.shape, call.shape
+    if len(new) == 2 < len(old) and new[0] == old[0]:
+        return w.node("Flatten", call.x.name, axis=1)
+    return w.reshape(call.x.name, old, new)
 
 
 @row("permute")
@@ -211,8 +214,6 @@ def _pixels(w: Writer, old: Size, new: Size, scale: float) -> str:
         every = np.arange(new)
         found = (every / scale).astype(np.int64) if scale > 0 else every * old // new
         return w.constant(np.minimum(found, old - 1), "int64")
-    if scale > 0:
-        raise UnwritableError(f"interpolate (by scale_factor {scale} on an axis that may change)")
     length = w.node("Squeeze", w.size(new))
     numbers = w.node("Range", w.scalar(0, "int64"), length, w.scalar(1, "int64"))
     return w.node("Div", w.node("Mul", numbers, w.size(old)), w.size(new))

@@ -17,8 +17,9 @@ Size = Any
 T = TypeVar("T")
 
 _TOKEN = re.compile(r"\s*(i\d+\.\d+|\d+|//|min|max|[-+*(),])")
-_RELATION = re.compile(r" (==|!=|<=|<) ")
-_EQUAL_AXES = re.compile(r"i(\d+)\.(\d+) == i(\d+)\.(\d+)")
+#: Guards compare with 0.
+_GUARD = re.compile(r"(.*) (==|!=|<=|<) 0")
+_EQUAL_AXES = re.compile(r"-?i(\d+)\.(\d+) [-+] i(\d+)\.(\d+) == 0")
 Axis = tuple[int, int]
 
 
@@ -221,19 +222,15 @@ class Sizes:
 
     def describe(self, size: Any) -> str:
         """Return a size as text with the names of axes."""
-        shown = {**self.names, **{axis: f"axis {axis[1]} of input {axis[0]}" for axis in self._fixed()}}
-        return read(str(size), _Describe(shown))[0]
-
-    def _fixed(self) -> list[Axis]:
-        every = [(i, a) for i, shape in enumerate(self._shapes) for a in range(len(shape))]
-        return [axis for axis in every if axis not in self.names]
+        return read(str(size), _Describe(self.names))[0]
 
     def conditions(self) -> list[str]:
         """Return what must stay true of the sizes that change, for the model to be the one that was recorded."""
         found = []
         for guard in self._graph.guards:
-            left, relation, right = _RELATION.split(guard)
-            difference = read(left, self._settle).subtract(read(right, self._settle))
+            parts = _GUARD.fullmatch(guard)
+            assert parts is not None, guard
+            difference, relation = read(parts[1], self._settle), parts[2]
             if not difference.is_constant:
                 sides = [self.describe(" + ".join(side)) if side else "0" for side in _sides(str(difference))]
                 found.append(f"{sides[0]} {relation} {sides[1]}")
@@ -260,7 +257,7 @@ class Sizes:
         for (i, a), leader in self._leader.items():
             if leader in leaders:
                 shapes[i][a] = move(shapes[i][a])
-        return bool(self._graph.guards_hold(shapes)) and min(min(shape, default=1) for shape in shapes) > 0
+        return bool(self._graph.guards_hold(shapes))
 
 
 def _add(k: int) -> Callable[[int], int]:

@@ -88,10 +88,22 @@ def _convolve(w: Writer, call: Call, x: str, weight: Value, bias: Value | None) 
 
 
 @row(*_each("conv"))
-def _conv(w: Writer, call: Call) -> str:
-    if call.attributes.get("moments"):
-        raise UnwritableError(f"{call.op} (with statistics of a batch)")
-    return _finish(w, call, _convolve(w, call, _begin(w, call), call.required(1), call.given(2)))
+def _conv(w: Writer, call: Call) -> list[str]:
+    """In a program further results are the statistics that the batch-norm behind takes."""
+    y = _finish(w, call, _convolve(w, call, _begin(w, call), call.required(1), call.given(2)))
+    if not call.attributes.get("moments"):
+        return [y]
+    mean, _, var = _statistics(w, y, len(call.shape))
+    axes = w.constant([0, *range(2, len(call.shape))], "int64")
+    return [y, w.node("Squeeze", mean, axes), w.node("Squeeze", var, axes)]
+
+
+def _statistics(w: Writer, x: str, n_axes: int) -> tuple[str, str, str]:
+    """Return the mean of each channel over the batch, the distance from it, and the variance, reduced axes of size 1."""
+    axes = w.constant([0, *range(2, n_axes)], "int64")
+    mean = w.node("ReduceMean", x, axes, keepdims=1)
+    gap = w.node("Sub", x, mean)
+    return mean, gap, w.node("ReduceMean", w.node("Mul", gap, gap), axes, keepdims=1)
 
 
 @row("separable_conv2d")
@@ -235,12 +247,10 @@ def _avg_pool(w: Writer, call: Call) -> str:
         x = pool.pad(w, x, 0.0, call.dtype, begin, end)
         begin = end = [0] * len(begin)
     elif a["count_include_pad"] and not counts_all:
-        if any(pool.begin) or any(pool.wanted):
-            x = pool.pad(w, x, 0.0, call.dtype, begin, pool.wanted)
-        end = [n - m for n, m in zip(end, pool.wanted, strict=True)]
-        if any(n < 0 for n in end):  # an axis that ends within the padding, beside one that ends behind it
-            raise UnwritableError(f"{call.op} (ceil_mode and padding that differ between axes)")
-        begin = [0] * len(begin)
+        inside = [min(n, m) for n, m in zip(end, pool.wanted, strict=True)]
+        if any(begin) or any(inside):
+            x = pool.pad(w, x, 0.0, call.dtype, begin, inside)
+        begin, end = [0] * len(begin), [n - m for n, m in zip(end, inside, strict=True)]
     if not counts_all and any(n >= k for n, k in zip(end, pool.kernel, strict=True)):
         raise UnwritableError(f"{call.op} (ceil_mode with a stride above the kernel on an axis that may change)")
     y = w.node("AveragePool", x, **pool.attributes(begin + end), count_include_pad=1 if counts_all else None)
@@ -276,9 +286,7 @@ def _adaptive(w: Writer, call: Call) -> str | list[str]:
     return y
 
 
-def _cells(w: Writer, call: Call, x: str, axis: int, old: Size, new: Size) -> str:
-    if not isinstance(new, int):
-        raise UnwritableError(f"{call.op} (to a size that may change)")
+def _cells(w: Writer, call: Call, x: str, axis: int, old: Size, new: int) -> str:
     at = w.constant([axis], "int64")
     cells = []
     for i in range(new):
@@ -320,11 +328,7 @@ def _scale_and_shift(w: Writer, y: str, scale: Value | None, shift: Value | None
 def _batch_statistics(w: Writer, call: Call) -> str:
     """A layer that keeps no running statistics takes those of the batch in evaluation, too."""
     x, n_axes = call.x, len(call.x.shape) - 2
-    if any(call.is_read[1:]):
-        raise UnwritableError("batch_norm_training (statistics as results)")
-    axes = w.constant([0, *range(2, len(x.shape))], "int64")
-    gap = w.node("Sub", x.name, w.node("ReduceMean", x.name, axes, keepdims=1))
-    var = w.node("ReduceMean", w.node("Mul", gap, gap), axes, keepdims=1)
+    _, gap, var = _statistics(w, x.name, len(x.shape))
     deviation = w.node("Sqrt", w.node("Add", var, w.scalar(call.attributes["eps"], call.dtype)))
     y = _scale_and_shift(w, w.node("Div", gap, deviation), call.given(1), call.given(2), n_axes)
     y = y if call.given(3) is None else w.node("Add", y, call.required(3).name)
@@ -338,8 +342,8 @@ def _group_norm(w: Writer, call: Call) -> str:
     """Each group of channels as one channel of InstanceNormalization."""
     x, groups, eps = call.x, call.attributes["num_groups"], call.attributes["eps"]
     scale, shift = call.given(1), call.given(2)
-    if any(call.is_read[1:]) or not isinstance(groups, int):
-        raise UnwritableError(f"{call.op} (statistics as results, or a number of groups that may change)")
+    if not isinstance(groups, int):
+        raise UnwritableError(f"{call.op} (of a number of groups that may change)")
     one, zero = ones(w, [groups], call.dtype), zeros(w, [groups], call.dtype)
     if groups == x.shape[1] and len(x.shape) > 2:
         names = (one if scale is None else scale.name, zero if shift is None else shift.name)
@@ -353,8 +357,6 @@ def _group_norm(w: Writer, call: Call) -> str:
 @row("layer_norm")
 def _layer_norm(w: Writer, call: Call) -> str:
     n, scale, shift = call.attributes["n_axes"], call.given(1), call.given(2)
-    if any(call.is_read[1:]):
-        raise UnwritableError("layer_norm (statistics as results)")
     names = [ones(w, call.shape[-n:], call.dtype) if scale is None else scale.name]
     names += [] if shift is None else [shift.name]
     return w.node("LayerNormalization", call.x.name, *names, axis=-n, epsilon=call.attributes["eps"])
