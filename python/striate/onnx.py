@@ -3,6 +3,6 @@
 Needs the onnx package: `pip install 'striate[onnx]'`.
 """
 
-from striate.io.onnx import NotDifferentiable, OnnxError, OnnxModule, backend, load
+from striate.io.onnx import NotDifferentiable, OnnxError, OnnxModule, backend, load, save, to_model
 
-__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load"]
+__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load", "save", "to_model"]

@@ -503,3 +503,11 @@ def test_any_graph_loads_or_is_refused(data: st.DataObject, valid: bytes, tmp_pa
                     into.append(copy.deepcopy(into[last]))
 
     load_or_refuse(edited(valid, edit), tmp_path_factory.getbasetemp())
+
+
+def test_a_program_knows_its_model_unless_it_comes_from_a_file(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    program = striate.compile(net, striate.zeros(1, 3))
+    program.save(tmp_path / "program")
+    assert program.model is net
+    assert striate.load_program(tmp_path / "program").model is None

@@ -36,6 +36,7 @@ class _LoadedProgram(Program):
     """A program that has no Python function, so that it can't record again."""
 
     def __init__(self, saved: _Saved) -> None:
+        self.model = None
         self._lock = threading.Lock()
         self._variants: list[Any] = [saved]
         self._n_inputs = len(saved.kinds)

@@ -52,10 +52,14 @@ class Program:
     ----------
     graph : _core.Graph
         What runs, after fusion; `str(graph)` shows it.
+    model : Module, callable or None
+        What was compiled; None where the program was read from a file.
     """
 
+    model: Function | None
+
     def __init__(self, function: Function, example: Sequence[Tensor]) -> None:
-        self._function = function
+        self.model = self._function = function
         self._lock = threading.Lock()
         self._variants = [_Variant(function, example)]
         self._n_inputs = len(example)

@@ -3,5 +3,6 @@
 from striate.io.onnx import backend
 from striate.io.onnx.read import OnnxModule, load
 from striate.io.onnx.value import NotDifferentiable, OnnxError
+from striate.io.onnx.write import save, to_model
 
-__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load"]
+__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load", "save", "to_model"]
