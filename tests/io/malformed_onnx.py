@@ -521,7 +521,7 @@ def nesting() -> Iterator[Bad]:
         "a function twice",
         calls(function("f0", node("Relu", ("a",), ("b",))), function("f0", node("Neg", ("a",), ("b",)))),
         X,
-        "got a function twice",
+        "got it twice",
     )
     yield Bad(
         "a function that is missing",

@@ -39,8 +39,16 @@ EXCEPTIONS = {
     "the runner itself can't compare a number in a sequence": ("test_loop16_seq_none",),
     "rounds to float16 after every step": ("test_attention_4d_causal_fp16_expanded",),
 }
-REFUSED = EXCEPTIONS["another domain than ONNX's own"]
-PASSING = sorted(name for name in NODES if not name.startswith(tuple(sum(EXCEPTIONS.values(), ()))))
+REFUSED = sorted(
+    name
+    for name in NODES
+    if name.startswith(EXCEPTIONS["another domain than ONNX's own"])
+    # ONNX defines it by others as far as it knows the types of operands, which needs its own inference.
+    or (name.startswith("test_flexattention") and "expanded" not in name)
+)
+PASSING = sorted(
+    name for name in NODES if name not in REFUSED and not name.startswith(tuple(sum(EXCEPTIONS.values(), ())))
+)
 
 
 def check(test: Any, model: Any, sets: Any) -> None:
@@ -70,7 +78,7 @@ def test_nodes_of_onnx(first: int) -> None:
     assert not failed
 
 
-@pytest.mark.parametrize("name", sorted(name for name in NODES if name.startswith(REFUSED)))
+@pytest.mark.parametrize("name", REFUSED)
 def test_refusal_of_other_domains(name: str) -> None:
     with pytest.raises(striate.onnx.OnnxError, match="expected operators that striate supports, got 1 others: "):
         striate.onnx.backend.prepare(NODES[name].model)

@@ -46,8 +46,7 @@ def owned(array: NDArray[Any], name: str) -> Tensor:
     own = _core.empty(
         array.shape, _core.DType.__members__["float32" if name == "bfloat16" else name], channels_last=True
     )
-    if array.size:  # `assign` refuses the strides of 0 that an empty channels-last array has
-        _core.assign(own, _core.from_numpy(array))
+    _core.assign(own, _core.from_numpy(array))
     tensor = Tensor._wrap(own)
     if name == "bfloat16":
         with no_grad():

@@ -43,8 +43,7 @@ def load(path: Path) -> dict[str, Tensor]:
     tensors = {}
     for key, mapped in arrays.items():
         own = _core.empty(mapped.shape, mapped.dtype, channels_last=True)
-        if mapped.size:  # `assign` refuses the strides of 0 that an empty channels-last array has
-            _core.assign(own, mapped)
+        _core.assign(own, mapped)
         tensors[key] = Tensor._wrap(own)
     return tensors
 

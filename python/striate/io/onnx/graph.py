@@ -10,7 +10,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto
 
 from striate.io.onnx.node import Mode, Node, read_tensor
-from striate.io.onnx.value import OnnxError
+from striate.io.onnx.value import OnnxError, check_text
 
 #: Subgraphs may lie in each other this deep.
 MOST_NESTED = 32
@@ -52,6 +52,8 @@ class Plan:
         what = f"graph {graph.name!r}"
         if depth > MOST_NESTED:
             raise OnnxError(f"{what}: expected subgraphs at most {MOST_NESTED} deep, got more; the file is damaged")
+        for name in (graph.name, *[v.name for v in [*graph.initializer, *graph.input, *graph.output]]):
+            check_text(name)
         self.constants: dict[str, Any] = {}
         for tensor in graph.initializer:
             if tensor.name in self.constants:

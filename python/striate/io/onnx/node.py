@@ -20,6 +20,7 @@ from striate.io.onnx.value import (
     OnnxError,
     as_array,
     as_tensor,
+    check_text,
     has_dims,
     is_tensor_kind,
     widen,
@@ -172,6 +173,8 @@ def is_on_host(value: Any) -> bool:
 @functools.cache
 def schema_of(domain: str, op_type: str, opset: int) -> Any:
     """Return ONNX's schema of an operator, or None."""
+    if not 0 < opset < 2**31:
+        return None
     try:
         return defs.get_schema(op_type, opset, domain)
     except defs.SchemaError:
@@ -227,6 +230,8 @@ class Node:
     )
 
     def __init__(self, proto: NodeProto, opsets: dict[str, int], mode: Mode, read_graph: Callable[..., Any]) -> None:
+        for text in (proto.op_type, proto.domain, proto.name, *proto.input, *proto.output):
+            check_text(text)
         self.op_type = proto.op_type
         self.domain = "" if proto.domain == "ai.onnx" else proto.domain
         self.name = proto.name or (proto.output[0] if proto.output else "")
@@ -274,6 +279,7 @@ class Node:
             if attribute.default_value.name:
                 attributes[name] = _plain(helper.get_attribute_value(attribute.default_value))
         for given in proto.attribute:
+            check_text(given.name)
             if given.ref_attr_name:
                 raise OnnxError(
                     f"{self.label}: expected a value for attribute {given.name!r}, got a reference to {given.ref_attr_name!r} "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 import os
 import stat
@@ -11,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from google.protobuf.message import DecodeError
-from onnx import GraphProto, ModelProto, TensorProto, defs
+from onnx import ModelProto, TensorProto, defs
 
 from striate import _core
 from striate.autograd import Tensor
 from striate.io.onnx import operators  # noqa: F401  (fills the table of handlers)
 from striate.io.onnx.functions import expand
 from striate.io.onnx.graph import Plan
+from striate.io.onnx.growth import check_growth
 from striate.io.onnx.node import RANDOM, Mode, Node, read_tensor, schema_of, storage_dtype
 from striate.io.onnx.patterns import join
-from striate.io.onnx.value import LIMIT, OnnxError, as_tensor, is_tensor_kind, widen
+from striate.io.onnx.value import OnnxError, as_tensor, is_tensor_kind, widen
 from striate.io.onnx.wire import without_weights
 from striate.nn import Module, Parameter
 from striate.ops import to
@@ -318,7 +317,7 @@ def _build(what: str, proto: ModelProto, weights: _Weights, train_batch_norm: bo
     mode = Mode(train_batch_norm)
     plan = Plan(proto.graph, opsets, mode, weights.read)
     _refuse_unsupported(what, plan)
-    _check_sizes(proto.graph, opsets)
+    check_growth(plan, proto.graph)
     fold(plan)
     join(plan, mode)
     return OnnxModule(plan, mode, opsets.get("", 0), proto.producer_name, what)
@@ -355,37 +354,6 @@ def _has_changed(node: Node) -> bool:
     """Say whether an operator of an old opset meant something else than later."""
     later = schema_of("", node.op_type, OLDEST_OPSET)
     return later is None or later.since_version != node.since
-
-
-def _check_sizes(graph: GraphProto, opsets: Mapping[str, int]) -> None:
-    """Refuse values that are larger than memory where the file itself says how large they are."""
-    bare = GraphProto()
-    bare.CopyFrom(GraphProto(name=graph.name, input=graph.input, output=graph.output, value_info=graph.value_info))
-    bare.node.extend(graph.node)
-    known = {value.name for value in graph.input}
-    for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= 512:
-            bare.initializer.append(tensor)
-        elif tensor.name not in known:
-            bare.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    model = onnx.helper.make_model(
-        bare, opset_imports=[onnx.helper.make_opsetid(d, v) for d, v in opsets.items()], ir_version=onnx.IR_VERSION
-    )
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception:  # what is inferred is a help, not a requirement
-        return
-    for value in [*inferred.graph.value_info, *inferred.graph.output]:
-        shape = value.type.tensor_type.shape.dim
-        if shape and all(d.HasField("dim_value") for d in shape):
-            n_bytes = 4
-            for d in shape:
-                n_bytes *= d.dim_value
-            if n_bytes > LIMIT:
-                raise OnnxError(
-                    f"value {value.name!r}: expected at most {LIMIT:,} bytes (half of this machine's memory), got shape "
-                    f"{[d.dim_value for d in shape]}; the file asks for more than there is"
-                )
 
 
 def fold(plan: Plan) -> None:

@@ -121,6 +121,12 @@ def ints(value: Any) -> list[int]:
     return [int(v) for v in array.reshape(-1)]
 
 
+def check_text(name: Any) -> None:
+    """Refuse a name that is no text: protobuf hands bytes out where a file breaks UTF-8."""
+    if not isinstance(name, str):
+        raise OnnxError(f"names: expected texts in UTF-8, got {bytes(name[:80])!r}; the file is damaged")
+
+
 def axis_of(axis: int, ndim: int) -> int:
     """Return an axis counted from the first."""
     if not -ndim <= axis < ndim:
