@@ -15,7 +15,7 @@ import striate
 
 PACKAGES = (
     *("ops", "nn", "train", "data", "models", "autograd", "machine", "memory"),
-    *("io.weights", "io.torch_weights", "io.safetensors", "io.npz", "io.errors"),
+    *("onnx", "io.weights", "io.torch_weights", "io.safetensors", "io.npz", "io.errors"),
 )
 
 

@@ -316,6 +316,29 @@ def tensors() -> Iterator[Bad]:
     yield Bad("weights that are NaN", nan, X, "")
 
 
+def found() -> Iterator[Bad]:
+    """What fuzzing found, in its smallest form."""
+    weight = {"w": ramp(4, 4, 3, 3)}
+    content = packed(graph([node("Conv", ("x", "w"), ("c",)), node("Relu", ("c",))], weight))
+    yield Bad(
+        "an operator's name that is no UTF-8", content.replace(b"Relu", b"R\xffl\x80"), X, "expected texts in UTF-8"
+    )
+    yield Bad(
+        "a value's name that is no UTF-8", content.replace(b"\n\x01c", b"\n\x01\xff"), X, "expected texts in UTF-8"
+    )
+    empty = packed(graph([node("Conv", ("x", "w"))], {"w": np.zeros((2, 0), np.float32)}))
+    yield Bad("weights without elements", empty, X, r"the_Conv' \(Conv\): expected W with 4 axes")
+    inner = helper.make_function(
+        "own", "f", ["a"], ["b"], [node("Relu", ("a",), ("b",))], [helper.make_opsetid("", 2**31)]
+    )
+    of = model(graph([helper.make_node("f", ["x"], ["y"], domain="own")]), functions=[inner])
+    of.opset_import.append(helper.make_opsetid("own", 1))
+    yield Bad("a function of opset 2^31", of.SerializeToString(), X, "expected Relu as in the model's opset 21")
+    # The onnx package's shape inference divides by these zeros.
+    zero = packed(graph([node("MaxPool", kernel_shape=[2, 2], strides=[0, 0], ceil_mode=1)]))
+    yield Bad("strides of 0, rounded up", zero, X, "the_MaxPool' .*strides")
+
+
 def growth() -> Iterator[Bad]:
     half: list[NodeProto] = [node("Concat", ("x", "x"), ("v0",), axis=0)]
     half += [node("Concat", (f"v{i}", f"v{i}"), (f"v{i + 1}",), axis=0) for i in range(60)] + [node("Relu", ("v60",))]
@@ -531,7 +554,7 @@ def nesting() -> Iterator[Bad]:
     )
 
 
-KINDS = (files, wiring, attributes, tensors, growth, nesting)
+KINDS = (files, wiring, attributes, tensors, found, growth, nesting)
 
 
 def all_files() -> list[Bad]:
