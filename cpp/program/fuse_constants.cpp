@@ -68,11 +68,11 @@ Array array_of(const std::vector<double>& x, const Extents& shape, DType dtype) 
   return convert(out, dtype);
 }
 
-// Whether an operand of an element-wise operator on images of this rank holds one number, or one a channel.
-bool is_by_channel(const Array& operand, int rank, std::ptrdiff_t n_channels) {
+// Whether an operand of an element-wise operator on values of this rank holds one number, or one a channel of an axis.
+bool is_by_channel(const Array& operand, int rank, int axis, std::ptrdiff_t n_channels) {
   bool is = operand.rank() <= rank && is_floating(operand.dtype());
   for (int i = 0; is && i < operand.rank(); ++i) {
-    const bool is_channel = rank - operand.rank() + i == 1;
+    const bool is_channel = rank - operand.rank() + i == axis;
     is = operand.shape(i) == 1 || (is_channel && operand.shape(i) == n_channels);
   }
   return is;
@@ -89,7 +89,7 @@ std::optional<Rewrite::Affine> Rewrite::affine_of(const Node& node) const {
       return std::nullopt;
     }
     const std::ptrdiff_t n = given(1)->shape(0);
-    Affine affine{0, doubles(given(3), n, 1), doubles(given(4), n, 0)};
+    Affine affine{0, 1, doubles(given(3), n, 1), doubles(given(4), n, 0)};
     const auto mean = doubles(given(1), n, 0);
     const auto var = doubles(given(2), n, 0);
     for (std::size_t c = 0; c < mean.size(); ++c) {
@@ -106,14 +106,17 @@ std::optional<Rewrite::Affine> Rewrite::affine_of(const Node& node) const {
     const Array* const operand = given(1 - at);
     const Value& x = value(node.inputs[at]);
     const Value& y = value(node.outputs[0]);
-    if (operand == nullptr || constant_of(node.inputs[at]) != nullptr || (node.op == "div" && at == 1) ||
-        x.shape.size() < 2 || !(x.shape == y.shape) || x.dtype != y.dtype || !x.shape[1].is_constant() ||
-        !is_by_channel(*operand, static_cast<int>(x.shape.size()), x.shape[1].value())) {
+    const Node* const before = maker(node.inputs[at]);
+    const int rank = static_cast<int>(x.shape.size());
+    const int axis = before != nullptr && before->op == "linear" ? rank - 1 : 1;
+    if (operand == nullptr || constant_of(node.inputs[at]) != nullptr || (node.op == "div" && at == 1) || rank < 2 ||
+        !(x.shape == y.shape) || x.dtype != y.dtype || !x.shape[static_cast<std::size_t>(axis)].is_constant() ||
+        !is_by_channel(*operand, rank, axis, x.shape[static_cast<std::size_t>(axis)].value())) {
       continue;
     }
-    const std::ptrdiff_t n = x.shape[1].value();
+    const std::ptrdiff_t n = x.shape[static_cast<std::size_t>(axis)].value();
     const auto numbers = doubles(operand, n, 0);
-    Affine affine{at, std::vector<double>(numbers.size(), 1.0), std::vector<double>(numbers.size(), 0.0)};
+    Affine affine{at, axis, std::vector<double>(numbers.size(), 1.0), std::vector<double>(numbers.size(), 0.0)};
     for (std::size_t c = 0; c < numbers.size(); ++c) {
       const bool is_taken_from = node.op == "sub" && at == 1;
       affine.scale[c] = is_taken_from ? -1.0 : adds ? 1.0 : node.op == "div" ? 1.0 / numbers[c] : numbers[c];
@@ -135,8 +138,9 @@ void Rewrite::fold_affine() {
     const Array* const weight = constant_of(before->inputs[1]);
     const bool has_bias = before->inputs.size() > 2 && before->inputs[2] != kNoValue;
     const Array* const bias = has_bias ? constant_of(before->inputs[2]) : nullptr;
+    const int rank = static_cast<int>(value(node.outputs[0]).shape.size());
     if (weight == nullptr || (has_bias && bias == nullptr) ||
-        value(node.outputs[0]).shape.size() != static_cast<std::size_t>(weight->rank())) {
+        (before->op == "linear" ? affine->axis != rank - 1 : rank != weight->rank())) {
       continue;
     }
     const std::ptrdiff_t n = weight->shape(0);
@@ -164,12 +168,13 @@ void Rewrite::join_affine() {
     Node* const before = second ? private_maker(node, second->operand) : nullptr;
     const std::optional<Affine> first = before != nullptr ? affine_of(*before) : std::nullopt;
     const std::size_t rank = value(node.outputs.empty() ? 0 : node.outputs[0]).shape.size();
-    if (!first || rank < 3 || rank > 5 || !is_floating(value(node.outputs[0]).dtype)) {
+    if (!first || first->axis != 1 || second->axis != 1 || rank < 3 || rank > 5 ||
+        !is_floating(value(node.outputs[0]).dtype)) {
       continue;
     }
     const DType dtype = value(node.outputs[0]).dtype;
     const auto n = static_cast<std::ptrdiff_t>(first->scale.size());
-    Affine both{0, first->scale, first->shift};
+    Affine both{0, 1, first->scale, first->shift};
     for (std::size_t c = 0; c < both.scale.size(); ++c) {
       both.scale[c] *= second->scale[c];
       both.shift[c] = both.shift[c] * second->scale[c] + second->shift[c];

@@ -31,9 +31,10 @@ class Rewrite {
  private:
   // ---- fuse_constants.cpp ----
   void fold_constants();
-  // y = scale[c] · x + shift[c], of x as an operand: batch-norm in evaluation, or arithmetic with constants.
+  // y = scale[c] · x + shift[c], c along an axis of x: batch-norm in evaluation, or arithmetic with constants.
   struct Affine {
     std::size_t operand;
+    int axis;
     std::vector<double> scale;
     std::vector<double> shift;
   };

@@ -277,6 +277,27 @@ def test_written_out_activations_become_one_node() -> None:
     assert sorted(node.op for node in graph.nodes) == ["gelu", "hardsigmoid", "hardswish", "hardswish", "mish", "silu"]
 
 
+def test_a_written_out_layer_norm_becomes_one_node() -> None:
+    text = """g (float[n,5,8] x) => (float[n,5,8] y) {
+        m = ReduceMean<axes=[-1]>(x) d = Sub(x, m) two = Constant<value = float {2.0}>() p = Pow(d, two)
+        v = ReduceMean<axes=[-1]>(p) eps = Constant<value = float {1e-5}>() a = Add(v, eps) r = Sqrt(a) q = Div(d, r)
+        k = Mul(q, scale) y = Add(k, shift) }"""
+    model = build(text, {"scale": f32(8), "shift": f32(8) + 1})
+    module = striate.onnx.load(model)
+    assert [node.op_type for node in module._plan.nodes] == ["LayerNormalization"]
+    assert {name for name, _ in module.named_parameters()} == {"scale", "shift"}
+    agree(model, f32(3, 5, 8))
+
+
+def test_a_product_and_an_addition_become_one_linear_layer() -> None:
+    model = build(
+        "g (float[n,5,8] x) => (float[n,5,6] y) { p = MatMul(x, w) y = Add(p, b) }", {"w": f32(8, 6), "b": f32(6)}
+    )
+    agree(model, f32(3, 5, 8))
+    program = striate.compile(striate.onnx.load(model), f32(3, 5, 8))
+    assert [node.op for node in program.graph.nodes] == ["linear"]
+
+
 def test_an_activation_whose_parts_are_read_elsewhere_stays() -> None:
     model = build("g (float[n] x) => (float[n] y, float[n] s) { s = Sigmoid(x) y = Mul(x, s) }")
     agree(model, f32(7))

@@ -1,4 +1,4 @@
-"""Activations that exporters write out as arithmetic become one node again, which trains, fuses and runs faster."""
+"""Activations and layer-norms that exporters write out as arithmetic become one node again, which fuses and runs faster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import defs, helper
 from striate.io.onnx.graph import Plan
 from striate.io.onnx.node import Mode, Node
 
-Found = tuple[str, str, dict[str, Any], list[Node]] | None  # operator, operand, attributes, nodes it stands for
+Found = tuple[str, list[str], dict[str, Any], list[Node]] | None  # operator, operands, attributes, nodes it stands for
 
 
 class _Matcher:
@@ -28,6 +28,18 @@ class _Matcher:
         """Return a constant of one element, or None."""
         value = self._constants.get(name)
         return float(value.reshape(())) if isinstance(value, np.ndarray) and _is_number(value) else None
+
+    def integers(self, name: str) -> list[int] | None:
+        """Return a constant of integers, or None."""
+        value = self._constants.get(name)
+        return (
+            [int(n) for n in value.reshape(-1)] if isinstance(value, np.ndarray) and value.dtype.kind == "i" else None
+        )
+
+    def are_rows(self, first: str, second: str) -> bool:
+        """Say whether two constants are vectors of one length."""
+        a, b = self._constants.get(first), self._constants.get(second)
+        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.ndim == 1 and a.shape == b.shape
 
     def maker(self, name: str, op_type: str, n_readers: int = 1) -> Node | None:
         """Return the node of this operator that makes a value which only so many read."""
@@ -77,7 +89,7 @@ def _hard_sigmoid(match: _Matcher, node: Node) -> Found:
     else:
         return None
     found = _shifted_clip(match, inner)
-    return None if found is None else ("HardSigmoid", found[0], {"alpha": 1 / 6, "beta": 0.5}, [*found[1], node])
+    return None if found is None else ("HardSigmoid", [found[0]], {"alpha": 1 / 6, "beta": 0.5}, [*found[1], node])
 
 
 def _hard_swish(match: _Matcher, node: Node) -> Found:
@@ -86,7 +98,7 @@ def _hard_swish(match: _Matcher, node: Node) -> Found:
         for x, other in (node.inputs, node.inputs[::-1]):
             gate = match.maker(other, "HardSigmoid")
             if gate is not None and gate.inputs[0] == x and _is_standard(gate):
-                return "HardSwish", x, {}, [gate, node]
+                return "HardSwish", [x], {}, [gate, node]
     is_sixth = node.op_type == "Div" and match.by_constant(node, 6.0) == node.inputs[0]
     inner = node.inputs[0] if is_sixth else match.by_constant(node, 1 / 6) if node.op_type == "Mul" else None
     product = None if inner is None else match.maker(inner, "Mul")
@@ -95,7 +107,7 @@ def _hard_swish(match: _Matcher, node: Node) -> Found:
     for x, other in (product.inputs, product.inputs[::-1]):
         found = _shifted_clip(match, other)
         if found is not None and found[0] == x:
-            return "HardSwish", x, {}, [*found[1], product, node]
+            return "HardSwish", [x], {}, [*found[1], product, node]
     return None
 
 
@@ -109,7 +121,7 @@ def _swish(match: _Matcher, node: Node) -> Found:
         for x, other in (node.inputs, node.inputs[::-1]):
             gate = match.maker(other, "Sigmoid")
             if gate is not None and gate.inputs[0] == x:
-                return "Swish", x, {"alpha": 1.0}, [gate, node]
+                return "Swish", [x], {"alpha": 1.0}, [gate, node]
     return None
 
 
@@ -120,7 +132,7 @@ def _mish(match: _Matcher, node: Node) -> Found:
             tanh = match.maker(other, "Tanh")
             inner = None if tanh is None else match.maker(tanh.inputs[0], "Softplus")
             if tanh is not None and inner is not None and inner.inputs[0] == x:
-                return "Mish", x, {}, [inner, tanh, node]
+                return "Mish", [x], {}, [inner, tanh, node]
     return None
 
 
@@ -149,20 +161,64 @@ def _gelu(match: _Matcher, node: Node) -> Found:
         for x, other in (inner.inputs, inner.inputs[::-1]):
             found = _error_gate(match, other)
             if found is not None and found[0] == x:
-                return "Gelu", x, {"approximate": "none"}, [*found[1], inner, node]
+                return "Gelu", [x], {"approximate": "none"}, [*found[1], inner, node]
     for left, right in (node.inputs, node.inputs[::-1]):
         half = match.maker(left, "Mul")
         x = None if half is None else match.by_constant(half, 0.5)
         found = _error_gate(match, right)
         if half is not None and found is not None and found[0] == x:
-            return "Gelu", found[0], {"approximate": "none"}, [*found[1], half, node]
+            return "Gelu", [found[0]], {"approximate": "none"}, [*found[1], half, node]
         gate = None if half is None or x is None else _error_gate(match, x)
         if half is not None and gate is not None and gate[0] == right:
-            return "Gelu", right, {"approximate": "none"}, [*gate[1], half, node]
+            return "Gelu", [right], {"approximate": "none"}, [*gate[1], half, node]
     return None
 
 
-_PATTERNS: list[Callable[[_Matcher, Node], Found]] = [_hard_swish, _hard_sigmoid, _swish, _mish, _gelu]
+def _mean(match: _Matcher, name: str, n_readers: int = 1) -> Node | None:
+    """Match a mean over the last axis that keeps it."""
+    node = match.maker(name, "ReduceMean", n_readers)
+    if node is None or not node.attributes["keepdims"]:
+        return None
+    axes = node.attributes.get("axes") if len(node.inputs) < 2 else match.integers(node.inputs[1])
+    return node if axes == [-1] else None
+
+
+def _normalized(match: _Matcher, div: Node) -> tuple[str, float, list[Node]] | None:
+    """Match (x − mean) / √(variance + eps) over the last axis."""
+    centred = match.maker(div.inputs[0], "Sub", n_readers=2)
+    mean = None if centred is None else _mean(match, centred.inputs[1])
+    root = match.maker(div.inputs[1], "Sqrt")
+    add = None if root is None else match.maker(root.inputs[0], "Add")
+    if centred is None or mean is None or mean.inputs[0] != centred.inputs[0] or root is None or add is None:
+        return None
+    for name, other in (add.inputs, add.inputs[::-1]):
+        eps = match.constant(other)
+        variance = _mean(match, name)
+        square = None if variance is None else match.maker(variance.inputs[0], "Pow")
+        is_of_centred = (
+            square is not None and square.inputs[0] == div.inputs[0] and match.constant(square.inputs[1]) == 2
+        )
+        if eps is not None and variance is not None and square is not None and is_of_centred:
+            return centred.inputs[0], eps, [mean, centred, square, variance, add, root]
+    return None
+
+
+def _layer_norm(match: _Matcher, node: Node) -> Found:
+    """Match (x − mean) / √(variance + eps) · scale + shift over the last axis."""
+    if node.op_type != "Add":
+        return None
+    for product, shift in (node.inputs, node.inputs[::-1]):
+        mul = match.maker(product, "Mul")
+        for quotient, scale in () if mul is None else (mul.inputs, mul.inputs[::-1]):
+            div = match.maker(quotient, "Div")
+            found = None if div is None else _normalized(match, div)
+            if mul is not None and div is not None and found is not None and match.are_rows(scale, shift):
+                x, eps, parts = found
+                return "LayerNormalization", [x, scale, shift], {"axis": -1, "epsilon": eps}, [*parts, div, mul, node]
+    return None
+
+
+_PATTERNS: list[Callable[[_Matcher, Node], Found]] = [_layer_norm, _hard_swish, _hard_sigmoid, _swish, _mish, _gelu]
 
 
 def join(plan: Plan, mode: Mode) -> None:
@@ -175,8 +231,8 @@ def join(plan: Plan, mode: Mode) -> None:
             found = pattern(match, node) if not node.domain and node.inputs else None
             if found is None or any(id(part) in gone for part in found[3]):
                 continue
-            op_type, x, attributes, parts = found
-            proto = helper.make_node(op_type, [x], list(node.outputs), name=node.name, **attributes)
+            op_type, operands, attributes, parts = found
+            proto = helper.make_node(op_type, operands, list(node.outputs), name=node.name, **attributes)
             replaced[id(node)] = Node(proto, {"": defs.onnx_opset_version()}, mode, lambda graph: graph)
             gone.update(id(part) for part in parts)
         if replaced:

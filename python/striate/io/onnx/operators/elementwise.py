@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
@@ -54,24 +56,17 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
     return ops.div(a, b)
 
 
-def _power(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype == b.dtype and a.dtype.is_floating_point:
-        if b.size == 1 and a.size > 1 and not b.requires_grad and _is_known(b):
-            return ops.reshape(ops.pow(a, float(b.detach().numpy().reshape(()))), _joint(a.shape, b.ndim))
-        return ops.pow(a, b)
-    if a.dtype.is_floating_point:
-        return ops.pow(a, ops.to(b, a.dtype))
-    raise _core.DTypeError("powers of integers are the host's")
-
-
-def _is_known(x: Tensor) -> bool:
-    from striate.autograd.tape import is_recording
-
-    return not is_recording()
-
-
-def _joint(shape: tuple[int, ...], ndim: int) -> tuple[int, ...]:
-    return (*[1] * max(ndim - len(shape), 0), *shape)
+@operator("Pow")
+def power(node: Node, a: Any, b: Any) -> Tensor:
+    """Raise to a power; a constant one of 2, ½, −1 or −½ is one multiplication, root or division."""
+    a = as_tensor(a)
+    if not a.dtype.is_floating_point:
+        raise _core.DTypeError("powers of integers are the host's")
+    if isinstance(b, np.ndarray) and b.size == 1 and b.ndim <= a.ndim:
+        return ops.pow(a, float(b.reshape(())))
+    b = as_tensor(b)
+    b = _aligned(node, a, b) if node.since < 7 and node.attributes.get("broadcast") else b
+    return ops.pow(a, ops.to(b, a.dtype))
 
 
 for _name, _function in {
@@ -79,7 +74,6 @@ for _name, _function in {
     "Sub": ops.sub,
     "Mul": ops.mul,
     "Div": _divide,
-    "Pow": _power,
     "Equal": ops.eq,
     "Greater": ops.gt,
     "GreaterOrEqual": ops.ge,

@@ -21,10 +21,8 @@ def matmul(node: Node, a: Any, b: Any) -> Tensor:
     """Multiply matrices, or stacks of them."""
     a, b = as_tensor(a), as_tensor(b)
     _floats(a, b)
-    if a.ndim == 1:
-        return ops.squeeze(ops.matmul(ops.unsqueeze(a, 0), b), -2) if b.ndim > 1 else ops.sum(a * b)
-    if b.ndim == 1:
-        return ops.squeeze(ops.matmul(a, ops.unsqueeze(b, 1)), -1)
+    if b.ndim == 2 and a.ndim > 1:
+        return ops.linear(a, ops.transpose(b, 0, 1))
     return ops.matmul(a, b)
 
 
