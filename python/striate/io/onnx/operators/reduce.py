@@ -8,6 +8,7 @@ from typing import Any
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
+from striate.io.onnx.operators.window import channel_means
 from striate.io.onnx.value import as_tensor, axis_of, ints
 
 Reduction = Callable[[Tensor, list[int], bool], Tensor]
@@ -48,6 +49,10 @@ def _reduction(name: str, function: Reduction) -> None:
             raise _core.DTypeError(f"expected floats, got {x.dtype}")
         if node.op_type in _NEED_ELEMENTS and any(x.shape[axis] == 0 for axis in chosen):
             raise _core.DTypeError("extremes of nothing are the host's")
+        axes = sorted(axis_of(axis, x.ndim) for axis in chosen)
+        if node.op_type == "ReduceMean" and 3 <= x.ndim <= 5 and axes == list(range(2, x.ndim)):
+            means = channel_means(x)
+            return means if node.attributes["keepdims"] else ops.reshape(means, x.shape[:2])
         return function(x, list(chosen), bool(node.attributes["keepdims"])) if x.ndim else function(x, [], False)
 
     operator(name)(run)

@@ -15,6 +15,7 @@ from striate.io.onnx.value import OnnxError, as_tensor, check_size, ints
 _CONV = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}
 _CONV_TRANSPOSE = {1: ops.conv_transpose1d, 2: ops.conv_transpose2d, 3: ops.conv_transpose3d}
 _MAX_POOL = {1: ops.max_pool1d, 2: ops.max_pool2d, 3: ops.max_pool3d}
+_MEAN = {1: ops.adaptive_avg_pool1d, 2: ops.adaptive_avg_pool2d, 3: ops.adaptive_avg_pool3d}
 _AVG_POOL = {1: ops.avg_pool1d, 2: ops.avg_pool2d, 3: ops.avg_pool3d}
 
 Pairs = list[tuple[int, int]]
@@ -268,8 +269,12 @@ def lp_pool(node: Node, x: Any) -> Tensor:
 @operator("GlobalAveragePool")
 def global_average_pool(node: Node, x: Any) -> Tensor:
     """Take the mean of every channel."""
-    x = as_tensor(x)
-    return ops.mean(x, dim=list(range(2, x.ndim)), keepdim=True)
+    return channel_means(as_tensor(x))
+
+
+def channel_means(x: Tensor) -> Tensor:
+    """Take the mean over all spatial axes, which stay with size 1; a record follows their sizes."""
+    return _MEAN[_n_axes(x)](x, 1)
 
 
 @operator("GlobalMaxPool")
