@@ -1,0 +1,123 @@
+"""The commands for models in files: info, run, bench, convert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from striate.apps.model_file import Sizes
+from striate.apps.terminal import BAD_INPUT, complain, console, reported, say, say_fact
+
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Shape of an input, as NAME=1x3x224x224; may stand several times.", show_default=False),
+]
+SizeOption = Annotated[str | None, typer.Option(help="Height and width of images, 224 or 224x320.", show_default=False)]
+BatchOption = Annotated[int | None, typer.Option(help="Samples a call.", show_default=False)]
+
+
+def info(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="An ONNX model, a program file or weights (.safetensors, .npz, .pt). Default: describe the machine.",
+            show_default=False,
+        ),
+    ] = None,
+    shape: ShapeOption = None,
+    size: SizeOption = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Part of a checkpoint of torch that holds the weights.", show_default=False)
+    ] = None,
+) -> None:
+    """Describe a model or a file of weights; without one, the installation and the machine.
+
+    Exit code 2 for a model with operators that striate does not support; they are listed.
+    """
+    with reported():
+        if file is None:
+            _say_machine()
+            return
+        from striate.apps.describe import describe
+
+        found = describe(file, Sizes.parsed(shape or (), size), entry)
+        for name, value in found.facts:
+            say_fact(name, value)
+        if found.tensors:
+            table = Table(box=None, pad_edge=False)
+            for title in ("key", "shape", "dtype"):
+                table.add_column(title)
+            for row in found.tensors:
+                table.add_row(*map(escape, row))
+            console.print(table)
+        if found.complaint is not None:
+            complain(found.complaint)
+            raise typer.Exit(BAD_INPUT)
+
+
+def _say_machine() -> None:
+    from striate import machine
+
+    for name, value in machine.info().items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        if name.endswith("_bytes") and isinstance(value, int):
+            name, shown = name.removesuffix("_bytes"), f"{value / 1024:,.0f} KiB" if value else "unknown"
+        say_fact(name.replace("_", " "), shown)
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="An ONNX model or a program file.", show_default=False)],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="PNG or JPEG files, or arrays: .npy, .npz with the names of inputs.", show_default=False),
+    ],
+    size: SizeOption = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor of pixels from 0 to 255. Default: 1/255.", show_default=False)
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtracted after that: a number, or one for each channel, 0.5,0.5,0.5.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divided by after that, likewise.")] = None,
+    imagenet: Annotated[bool, typer.Option("--imagenet", help="Mean and std of ImageNet's pictures.")] = False,
+    labels: Annotated[
+        Path | None, typer.Option(help="Text file with the names of classes, one a line.", show_default=False)
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Save the raw outputs: .npz or .safetensors.", show_default=False)
+    ] = None,
+) -> None:
+    """Run a model on pictures: the best five classes, or the range of what comes out.
+
+    Pictures are scaled until they cover the model's size, and cut; where the model leaves its size open, they keep theirs.
+    """
+    with reported():
+        from striate.apps import infer
+        from striate.apps.model_file import ModelFile
+
+        if output is not None:
+            infer.check_output(output)
+        names = infer.read_labels(labels) if labels is not None else None
+        loaded = ModelFile(model)
+        preparation = infer.Preparation.parsed(scale, mean, std, is_imagenet=imagenet)
+        infer.check_preparation(loaded, preparation)
+        answers = []
+        is_bad = False
+        for found in infer.answer(loaded, inputs, preparation, Sizes.parsed(size=size).size):
+            if found.error is not None:
+                # One bad file does not cost the others their answers.
+                complain(str(found.error))
+                is_bad = True
+                continue
+            for line in infer.lines(found, names):
+                say(line)
+            answers.append(found)
+        if output is not None and answers:
+            infer.save(answers, output)
+            say(f"wrote {output}")
+        if is_bad:
+            raise typer.Exit(BAD_INPUT)
