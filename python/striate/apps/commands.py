@@ -183,5 +183,5 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-for _command in (model_commands.info, model_commands.run):
+for _command in (model_commands.info, model_commands.run, model_commands.bench):
     app.command()(_command)

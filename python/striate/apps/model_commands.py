@@ -121,3 +121,43 @@ def run(
             say(f"wrote {output}")
         if is_bad:
             raise typer.Exit(BAD_INPUT)
+
+
+def bench(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)],
+    batch: BatchOption = None,
+    size: SizeOption = None,
+    shape: ShapeOption = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of every library. Default: as striate uses.", show_default=False)
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="About how long each library's calls take.")] = 3.0,
+) -> None:
+    """Time a model compiled by striate against ONNX Runtime and OpenVINO, where these are installed.
+
+    Outputs are compared before anything is timed; exit code 2 where they differ by more than 0.002 of the largest.
+    """
+    with reported():
+        from striate.apps.compare import compare
+
+        found = compare(model, Sizes.parsed(shape or (), size, batch), n_threads=threads, seconds=seconds)
+        for note in found.notes:
+            say(note)
+        shapes = ", ".join("×".join(map(str, s)) for s in found.shapes)
+        say(f"{model.name}, {shapes}, {found.n_threads} thread{'s' if found.n_threads > 1 else ''}")
+        table = Table(box=None, pad_edge=False)
+        table.add_column("library")
+        for title in ("ms", "spread", "calls", "striate is", "outputs differ"):
+            table.add_column(title, justify="right")
+        ours = found.timings[0]
+        for timing in found.timings:
+            is_peer = timing is not ours
+            table.add_row(
+                timing.name,
+                f"{1e3 * timing.median:.2f}",
+                f"{timing.spread:.0%}",
+                f"{len(timing.seconds):,}",
+                f"{timing.median / ours.median:.2f} × as fast" if is_peer else "",
+                f"{timing.error:.0e}" if is_peer else "",
+            )
+        console.print(table)
