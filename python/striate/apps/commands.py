@@ -183,5 +183,5 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-for _command in (model_commands.info, model_commands.run, model_commands.bench):
+for _command in (model_commands.info, model_commands.run, model_commands.bench, model_commands.convert):
     app.command()(_command)

@@ -216,7 +216,7 @@ def _onnx_runtime(model: ModelFile, shapes: Sequence[Shape], inputs: Sequence[Ar
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = n_threads
     options.log_severity_level = 3
-    for name, n in _named_sizes(model, shapes).items():
+    for name, n in model.named_sizes(shapes).items():
         options.add_free_dimension_override_by_name(name, n)
     session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
     given = {port.name: _stored(port.dtype, x) for port, x in zip(model.inputs, inputs, strict=True)}
@@ -252,16 +252,6 @@ def _openvino(model: ModelFile, shapes: Sequence[Shape], inputs: Sequence[Array]
         request.infer()
 
     return Peer(f"openvino {version}", call, outputs)
-
-
-def _named_sizes(model: ModelFile, shapes: Sequence[Shape]) -> dict[str, int]:
-    """Return the sizes of axes by the names that the file gives them; a name of several sizes says nothing."""
-    sizes: dict[str, set[int]] = {}
-    for port, shape in zip(model.inputs, shapes, strict=True):
-        for name, n in zip(port.shape or (), shape, strict=False):
-            if isinstance(name, str):
-                sizes.setdefault(name, set()).add(n)
-    return {name: found.pop() for name, found in sizes.items() if len(found) == 1}
 
 
 def _stored(dtype: str, x: Array) -> Array:

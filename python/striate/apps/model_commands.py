@@ -161,3 +161,45 @@ def bench(
                 f"{timing.error:.0e}" if is_peer else "",
             )
         console.print(table)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="An ONNX model, a program file or weights.", show_default=False)],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="Its ending says what to write: .onnx, .striate (a program), .safetensors or .npz (weights).",
+            show_default=False,
+        ),
+    ],
+    shape: ShapeOption = None,
+    size: SizeOption = None,
+    batch: BatchOption = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="From ONNX to ONNX: fold batch-norm and constants into weights.")
+    ] = False,
+    opset: Annotated[
+        int | None, typer.Option(help="Of the ONNX operators to write, 18 or newer.", show_default=False)
+    ] = None,
+    open_axes: Annotated[
+        str | None,
+        typer.Option(
+            "--open",
+            help="Which open sizes stay so in the ONNX model to write: all, batch or none. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Part of a checkpoint of torch that holds the weights.", show_default=False)
+    ] = None,
+) -> None:
+    """Convert models and weights: ONNX to a program, to ONNX anew or to weights, a program to ONNX, weights to weights.
+
+    A file already there is replaced, at once or not at all.
+    """
+    with reported():
+        from striate.apps.convert import convert as write
+
+        sizes = Sizes.parsed(shape or (), size, batch)
+        what = write(source, target, sizes, fold=fold, opset=opset, open_axes=open_axes, entry=entry)
+        say(f"wrote {target}: {what}")

@@ -221,10 +221,10 @@ class ModelFile:
         """The model of an ONNX file; None for a program."""
         return self._module
 
-    def settle(self, sizes: Sizes) -> list[Shape]:
+    def settle(self, sizes: Sizes, *, batch: int = 1) -> list[Shape]:
         """Return a shape for each input, with the sizes asked for where those of the file are open.
 
-        An open batch is 1, open channels of images are 3, a program's other open sizes are those that it was compiled for.
+        An open batch is `batch`, open channels of images are 3; a program's open sizes are those that it was compiled for.
 
         Raises
         ------
@@ -238,9 +238,9 @@ class ModelFile:
                 f"--shape: expected a name of {', '.join(map(repr, names))} before the =, got {unknown[0]!r}; pass "
                 f"{names[0] if names else 'NAME'}=1x3x224x224"
             )
-        return [self._settled(i, port, sizes) for i, port in enumerate(self.inputs)]
+        return [self._settled(i, port, sizes, batch) for i, port in enumerate(self.inputs)]
 
-    def _settled(self, i: int, port: Port, sizes: Sizes) -> Shape:
+    def _settled(self, i: int, port: Port, sizes: Sizes, batch: int) -> Shape:
         asked = sizes.shapes.get(port.name) or (sizes.shapes.get("") if len(self.inputs) == 1 else None)
         if asked is not None:
             self.check(port, asked)
@@ -264,7 +264,7 @@ class ModelFile:
             elif self.recorded is not None:
                 settled.append(self.recorded[i][axis])
             elif axis == 0:
-                settled.append(1)
+                settled.append(batch)
             elif axes is not None and axis == axes.channel:
                 settled.append(3)
             else:
@@ -287,6 +287,15 @@ class ModelFile:
             raise ValueError(
                 f"{self.path}: expected sizes that fit {port}, got {'×'.join(map(str, shape))}; the others are fixed in the file"
             )
+
+    def named_sizes(self, shapes: Sequence[Shape]) -> dict[str, int]:
+        """Return the sizes of open axes by the names that the file gives them; a name that would get several is left out."""
+        sizes: dict[str, set[int]] = {}
+        for port, shape in zip(self.inputs, shapes, strict=True):
+            for name, n in zip(port.shape or (), shape, strict=False):
+                if isinstance(name, str):
+                    sizes.setdefault(name, set()).add(n)
+        return {name: found.pop() for name, found in sizes.items() if len(found) == 1}
 
     def draw(self, shapes: Sequence[Shape], seed: int = 0) -> list[Array]:
         """Return random inputs of these shapes: floats are normal, integers small, bytes those of an image.
