@@ -3,6 +3,26 @@
 Needs the onnx package: `pip install 'striate[onnx]'`.
 """
 
-from striate.io.onnx import NotDifferentiable, OnnxError, OnnxModule, backend, load, save, to_model
+from striate.io.onnx import (
+    Description,
+    NotDifferentiable,
+    OnnxError,
+    OnnxModule,
+    backend,
+    describe,
+    load,
+    save,
+    to_model,
+)
 
-__all__ = ["NotDifferentiable", "OnnxError", "OnnxModule", "backend", "load", "save", "to_model"]
+__all__ = [
+    "Description",
+    "NotDifferentiable",
+    "OnnxError",
+    "OnnxModule",
+    "backend",
+    "describe",
+    "load",
+    "save",
+    "to_model",
+]

@@ -40,6 +40,8 @@ OPTIONAL = {
     "matplotlib": ("apps", "compile"),
     "ml_dtypes": ("io",),  # onnx brings it
     "onnx": ("io",),
+    "onnxruntime": ("apps",),
+    "openvino": ("apps",),
     "PIL": ("apps", "data"),
     "rich": ("apps",),
     "sklearn": ("interop",),

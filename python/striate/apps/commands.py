@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from striate.apps import classify
+from striate.apps import classify, model_commands
 from striate.apps.progress import ConsoleReporter
 from striate.apps.run import RunFolder
+from striate.apps.terminal import BAD_INPUT, INTERRUPTED, complain, console, reported, say
 
 app = typer.Typer(
     name="striate",
@@ -27,14 +23,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-# A terminal's width is its own; piped text must not be broken at 80 columns.
-console = Console(soft_wrap=True)
-
-BAD_INPUT = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
-
-logger = logging.getLogger("striate.apps")
 
 
 @app.command()
@@ -57,7 +45,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
 ) -> None:
     """Train a network to tell pictures apart."""
-    with _reported():
+    with reported():
         if resume is not None:
             given: dict[str, object] = {
                 "DATA": data,
@@ -85,7 +73,7 @@ def train(
             try:
                 result = classify.train_task(task, run, reporter)
             except KeyboardInterrupt:
-                _complain(f"train: stopped; continue with striate train --resume {run.path}")
+                complain(f"train: stopped; continue with striate train --resume {run.path}")
                 raise typer.Exit(INTERRUPTED) from None
         console.print(
             f"test accuracy {result['test_accuracy']:.2%} on {result['n_test']:,} images; "
@@ -101,7 +89,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="PNG or JPEG files.", show_default=False)],
 ) -> None:
     """Say what is in pictures: label and probability, best five."""
-    with _reported():
+    with reported():
         trained = classify.load(RunFolder(run))
         is_bad = False
         for path in images:
@@ -109,12 +97,12 @@ def predict(
                 best = trained.predict(path)[:5]
             except (ValueError, OSError) as error:
                 # One bad file does not cost the others their answers.
-                _complain(str(error))
+                complain(str(error))
                 is_bad = True
                 continue
             others = ", ".join(f"{label} {probability:.1%}" for label, probability in best[1:])
             label, probability = best[0]
-            console.print(f"{path}: {label} {probability:.1%}  ({others})", highlight=False, markup=False)
+            say(f"{path}: {label} {probability:.1%}  ({others})")
         if is_bad:
             raise typer.Exit(BAD_INPUT)
 
@@ -125,7 +113,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="embedded, fashion-mnist, or an image folder with the same classes.")],
 ) -> None:
     """Measure a trained network on a data set: accuracy, precision and recall of each class."""
-    with _reported():
+    with reported():
         trained = classify.load(RunFolder(run))
         split = trained.test_split(data)
         verdict = classify.evaluate(trained.model, split)
@@ -142,19 +130,6 @@ def evaluate(
 
 
 @app.command()
-def info() -> None:
-    """Describe the installation and the machine."""
-    from striate import machine
-
-    with _reported():
-        for name, value in machine.info().items():
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            if name.endswith("_bytes") and isinstance(value, int):
-                name, shown = name.removesuffix("_bytes"), f"{value / 1024:,.0f} KiB" if value else "unknown"
-            console.print(f"{name.replace('_', ' '):<16}{shown}", highlight=False, markup=False)
-
-
-@app.command()
 def tune(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("tuning.json"),
 ) -> None:
@@ -167,7 +142,7 @@ def tune(
     from striate import machine
     from striate.apps import tune as tuner
 
-    with _reported():
+    with reported():
         isas = [name for name in machine.available_isas() if name not in ("baseline", "generic512")] or ["baseline"]
         with Progress(console=console, transient=True) as progress:
             tasks = {name: progress.add_task(name, total=None) for name in isas}
@@ -180,7 +155,7 @@ def tune(
                 highlight=False,
                 markup=False,
             )
-        console.print(f"wrote {out}; load it with striate.machine.tuning({str(out)!r})", highlight=False, markup=False)
+        say(f"wrote {out}; load it with striate.machine.tuning({str(out)!r})")
 
 
 @app.command()
@@ -196,33 +171,17 @@ def profile(
     """
     from striate.apps.profile import profile as measure
 
-    with _reported():
+    with reported():
         found = measure(model, batch, size)
-        console.print(str(found), highlight=False, markup=False)
+        say(str(found))
         if plot is not None:
             found.plot(plot)
-            console.print(f"wrote {plot}", highlight=False, markup=False)
+            say(f"wrote {plot}")
 
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _complain(line: str) -> None:
-    # The last output of a progress display may still be in the buffer of stdout.
-    sys.stdout.flush()
-    sys.stderr.write(f"striate: {line}\n")
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what a user can put right into one line and exit code 2; a bug keeps its traceback."""
-    try:
-        yield
-    except (ValueError, OSError, MemoryError, FloatingPointError, ModuleNotFoundError) as error:
-        logger.debug("the error in full", exc_info=True)
-        _complain(" ".join(str(error).split()) or ("out of memory" if isinstance(error, MemoryError) else repr(error)))
-        raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        _complain("stopped")
-        raise typer.Exit(INTERRUPTED) from None
+for _command in (model_commands.info, model_commands.run, model_commands.bench, model_commands.convert):
+    app.command()(_command)

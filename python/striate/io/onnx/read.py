@@ -5,7 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from striate.io.onnx.graph import Plan
 from striate.io.onnx.growth import check_growth
 from striate.io.onnx.node import RANDOM, Mode, Node, read_tensor, schema_of, storage_dtype
 from striate.io.onnx.patterns import join
-from striate.io.onnx.value import OnnxError, as_tensor, is_tensor_kind, widen
+from striate.io.onnx.value import OnnxError, as_tensor, declared, is_tensor_kind, widen
 from striate.io.onnx.wire import without_weights
 from striate.nn import Module, Parameter
 from striate.ops import to
@@ -72,6 +73,8 @@ class OnnxModule(Module):
     ----------
     inputs, outputs : tuple of str
         Names, in the order of the file.
+    input_ports, output_ports : tuple of striate.io.port.Port
+        The same with dtypes and shapes, as the file declares them.
     producer : str
     opset : int
         Version of ONNX's operator set that the file asks for.
@@ -80,6 +83,8 @@ class OnnxModule(Module):
     def __init__(self, plan: Plan, mode: Mode, opset: int, producer: str, source: str) -> None:
         self.inputs = tuple(plan.inputs)
         self.outputs = tuple(plan.outputs)
+        self.input_ports = tuple(declared(name, plan.types.get(name)) for name in plan.inputs)
+        self.output_ports = tuple(declared(name, plan.types.get(name)) for name in plan.outputs)
         self.producer = producer
         self.opset = opset
         self._source = source
@@ -257,9 +262,16 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
     >>> model(striate.tensor([-1.0, 2.0])).numpy().tolist()
     [0.0, 2.0]
     """
-    what, proto, weights, folder = _parse(source)
+    what, proto, weights, folder = parse(source)
+    with named(what):
+        return _build(what, proto, Weights(weights, folder), train_batch_norm)
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Put the name of the file before what refuses it."""
     try:
-        return _build(what, proto, _Weights(weights, folder), train_batch_norm)
+        yield
     except OnnxError as error:
         text = str(error)
         raise (error if text.startswith(what) else OnnxError(f"{what}: {text}")) from error.__cause__
@@ -269,7 +281,7 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
         ) from error
 
 
-def _parse(source: Source) -> tuple[str, ModelProto, dict[str, memoryview], Path | None]:
+def parse(source: Source) -> tuple[str, ModelProto, dict[str, memoryview], Path | None]:
     """Return (name, message without large weights, these, folder)."""
     if isinstance(source, ModelProto):
         return "model", source, {}, None
@@ -309,10 +321,10 @@ def _message(what: str, content: memoryview) -> tuple[ModelProto, dict[str, memo
     return proto, weights
 
 
-def _build(what: str, proto: ModelProto, weights: _Weights, train_batch_norm: bool) -> OnnxModule:
+def _build(what: str, proto: ModelProto, weights: Weights, train_batch_norm: bool) -> OnnxModule:
     if not proto.HasField("graph") or not (proto.graph.node or proto.graph.output):
         raise OnnxError(f"{what}: expected a model with a graph, got none; the file is empty or of another kind")
-    opsets = _opsets(what, proto)
+    opsets = opsets_of(what, proto)
     proto = expand(proto, opsets)
     mode = Mode(train_batch_norm)
     plan = Plan(proto.graph, opsets, mode, weights.read)
@@ -323,7 +335,8 @@ def _build(what: str, proto: ModelProto, weights: _Weights, train_batch_norm: bo
     return OnnxModule(plan, mode, opsets.get("", 0), proto.producer_name, what)
 
 
-def _opsets(what: str, proto: ModelProto) -> dict[str, int]:
+def opsets_of(what: str, proto: ModelProto) -> dict[str, int]:
+    """Return the version of each operator set that a file asks for."""
     opsets = {("" if o.domain == "ai.onnx" else o.domain): o.version for o in proto.opset_import}
     newest = defs.onnx_opset_version()
     opset = opsets.setdefault("", 1 if not proto.opset_import and proto.ir_version < 3 else newest)
@@ -332,13 +345,19 @@ def _opsets(what: str, proto: ModelProto) -> dict[str, int]:
     return opsets
 
 
-def _refuse_unsupported(what: str, plan: Plan) -> None:
+def unsupported(plan: Plan) -> dict[str, list[str]]:
+    """Return the names of the nodes that nothing here computes, by their operator."""
     missing: dict[str, list[str]] = {}
     for node in plan.walk():
         is_old = not node.domain and node.opset < OLDEST_OPSET and _has_changed(node)
         if not node.is_supported or is_old:
             of = f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {node.opset})"
             missing.setdefault(of, []).append(node.name)
+    return missing
+
+
+def _refuse_unsupported(what: str, plan: Plan) -> None:
+    missing = unsupported(plan)
     if missing:
         listed = "; ".join(
             f"{of} at {', '.join(repr(n) for n in names[:3])}{' …' if len(names) > 3 else ''}"
@@ -396,7 +415,7 @@ def fold(plan: Plan) -> None:
 _GROWING = frozenset(["ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"])
 
 
-class _Weights:
+class Weights:
     """Reads initialisers: from the message, from where they lie in the file, or from files beside it."""
 
     def __init__(self, left_out: dict[str, memoryview], folder: Path | None) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
+from onnx import TensorProto, TypeProto, helper
 
 from striate import _core
 from striate.autograd import Tensor
 from striate.autograd.dim import Dim
 from striate.io.errors import FileError
+from striate.io.port import Port
 from striate.ops import from_numpy
 
 Array = NDArray[Any]
@@ -64,6 +65,27 @@ def is_tensor_kind(array: Array) -> bool:
 def has_dims(array: Array) -> bool:
     """Say whether an array holds sizes as objects."""
     return array.dtype == object and array.size > 0 and all(isinstance(v, int) for v in array.flat)
+
+
+def declared(name: str, declaration: TypeProto | None) -> Port:
+    """Return an input or output as a file declares it."""
+    kind = declaration.WhichOneof("value") if declaration is not None else None
+    if declaration is None or kind != "tensor_type":
+        return Port(name, (kind or "unknown").removesuffix("_type"), None)
+    tensor = declaration.tensor_type
+    if tensor.elem_type == TensorProto.STRING:
+        dtype = "string"
+    else:
+        try:
+            dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+        except (KeyError, ValueError, TypeError):
+            dtype = "unknown"
+    if not tensor.HasField("shape"):
+        return Port(name, dtype, None)
+    sizes = [
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param or None for d in tensor.shape.dim
+    ]
+    return Port(name, dtype, tuple(sizes))
 
 
 def widen(array: Array) -> Array:
