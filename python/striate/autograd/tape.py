@@ -43,6 +43,9 @@ class Recorder(Protocol):
     def draw(self, generator: Any) -> tuple[Tensor, dict[str, int]]:
         """Return the state that random draws count from, and the attributes of the next draw."""
 
+    def call_host(self, name: str, function: Callable[..., Any], operands: Sequence[Tensor | int]) -> list[Tensor]:
+        """Append a call into Python, and make it."""
+
     def shape(self, array: Any) -> tuple[int, ...]:
         """Return the shape of an array with the origin of its sizes."""
 
