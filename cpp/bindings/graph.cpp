@@ -149,6 +149,9 @@ void bind_graph(py::module_& m) {
       .def_readonly("inputs", &Node::inputs)
       .def_readonly("outputs", &Node::outputs)
       .def_readonly("has_fixed_shape", &Node::has_fixed_shape);
+  py::class_<Graph::Mark>(m, "GraphMark", "How much a Graph held at one moment.")
+      .def_readonly("n_values", &Graph::Mark::n_values)
+      .def_readonly("n_nodes", &Graph::Mark::n_nodes);
   py::class_<Graph>(m, "Graph", "The record of a pass: values, operator calls, ordered assigns, guards.")
       .def(py::init<>())
       .def("add_input", &Graph::add_input, py::arg("name"), py::arg("example"))
@@ -170,6 +173,8 @@ void bind_graph(py::module_& m) {
       .def("assign", &Graph::assign, py::arg("state"), py::arg("value"))
       .def("add_guard", [](Graph& self, const Dim& a, const std::string& sign,
                            const Dim& b) { self.add_guard(a, relation_from(sign), b); })
+      .def("mark", &Graph::mark)
+      .def("rewind", &Graph::rewind, py::arg("mark"))
       .def("set_results", &Graph::set_results, py::arg("results"))
       .def("value", &Graph::value, py::arg("id"), py::return_value_policy::copy)
       .def_property_readonly("n_values", [](const Graph& self) { return self.values().size(); })

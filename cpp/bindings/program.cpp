@@ -10,6 +10,21 @@ namespace striate {
 void bind_program(py::module_& m) {
   m.def("fuse", &fuse, py::arg("graph"), NoGil());
   m.def("recompute", &recompute, py::arg("graph"), NoGil());
+  py::class_<HostCall>(m, "HostCall", "Where a record leaves the core.")
+      .def(py::init([](std::size_t n_nodes, std::vector<ValueId> operands, std::vector<ValueId> results) {
+             return HostCall{n_nodes, std::move(operands), std::move(results)};
+           }),
+           py::arg("n_nodes"), py::arg("operands"), py::arg("results"))
+      .def_readonly("n_nodes", &HostCall::n_nodes)
+      .def_readonly("operands", &HostCall::operands)
+      .def_readonly("results", &HostCall::results);
+  py::class_<GraphPiece>(m, "GraphPiece", "What runs between two host calls.")
+      .def_readonly("graph", &GraphPiece::graph)
+      .def_readonly("inputs", &GraphPiece::inputs)
+      .def_readonly("results", &GraphPiece::results);
+  m.def(
+      "cut", [](const Graph& graph, const std::vector<HostCall>& calls) { return cut(graph, calls); }, py::arg("graph"),
+      py::arg("calls"));
   py::class_<PlanChoices>(m, "PlanChoices", "What a plan decides that shows in the bits of a result.")
       .def_readonly("kernels", &PlanChoices::kernels)
       .def_readonly("samples_at_a_time", &PlanChoices::samples_at_a_time)

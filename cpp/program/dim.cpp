@@ -160,6 +160,17 @@ std::ptrdiff_t Dim::evaluate(std::span<const Extents> inputs) const {
   return total;
 }
 
+int Dim::last_input() const {
+  int last = -1;
+  for (const auto& [key, term] : terms()) {
+    for (const auto& atom : term.atoms) {
+      const int own = atom->kind == Atom::Kind::axis ? atom->input : std::max(atom->a.last_input(), atom->b.last_input());
+      last = std::max(last, own);
+    }
+  }
+  return last;
+}
+
 std::string Dim::str() const {
   if (sum_ == nullptr) {
     return std::to_string(value_);

@@ -281,7 +281,10 @@ void Graph::set_results(std::vector<ValueId> results) {
   results_ = std::move(results);
 }
 
-Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
+Graph Graph::with_nodes(const std::vector<Node>& nodes) const { return part(nodes, inputs_, guards_, results_); }
+
+Graph Graph::part(const std::vector<Node>& nodes, const std::vector<ValueId>& inputs, std::vector<Guard> guards,
+                  const std::vector<ValueId>& results) const {
   std::vector<bool> is_used(values_.size(), false);
   const auto use = [&](const std::vector<ValueId>& ids) {
     for (const ValueId id : ids) {
@@ -290,10 +293,10 @@ Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
       }
     }
   };
-  use(inputs_);
+  use(inputs);
   use(scalars_);
   use(states_);
-  use(results_);
+  use(results);
   for (const Node& node : nodes) {
     use(node.inputs);
     use(node.outputs);
@@ -311,11 +314,17 @@ Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
     }
     return ids;
   };
-  out.guards_ = guards_;
-  out.inputs_ = rename(inputs_);
+  out.guards_ = std::move(guards);
+  out.inputs_ = rename(inputs);
   out.scalars_ = rename(scalars_);
   out.states_ = rename(states_);
-  out.results_ = rename(results_);
+  out.results_ = rename(results);
+  for (const ValueId id : inputs) {
+    Value& given = out.values_[static_cast<std::size_t>(renamed[static_cast<std::size_t>(id)])];
+    if (given.kind == ValueKind::result) {
+      given = {ValueKind::input, given.dtype, given.layout, given.shape, text("value", id), {}};
+    }
+  }
   for (const Node& node : nodes) {
     Node copy = node;
     copy.inputs = rename(node.inputs);
@@ -328,6 +337,21 @@ Graph Graph::with_nodes(const std::vector<Node>& nodes) const {
     out.nodes_.push_back(std::move(copy));
   }
   return out;
+}
+
+void Graph::rewind(const Mark& mark) {
+  check<std::invalid_argument>(
+      mark.n_values <= values_.size() && mark.n_nodes <= nodes_.size() && mark.n_guards <= guards_.size(),
+      "graph: expected a mark of this graph, got one with more values, nodes or guards; take it before they are added");
+  const auto forget = [&](std::vector<ValueId>& ids) {
+    std::erase_if(ids, [&](ValueId id) { return static_cast<std::size_t>(id) >= mark.n_values; });
+  };
+  forget(inputs_);
+  forget(scalars_);
+  forget(states_);
+  values_.erase(values_.begin() + static_cast<std::ptrdiff_t>(mark.n_values), values_.end());
+  nodes_.erase(nodes_.begin() + static_cast<std::ptrdiff_t>(mark.n_nodes), nodes_.end());
+  guards_.erase(guards_.begin() + static_cast<std::ptrdiff_t>(mark.n_guards), guards_.end());
 }
 
 namespace {

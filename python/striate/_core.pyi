@@ -16,9 +16,12 @@ __all__: list[str] = [
     "DTypeError",
     "Dim",
     "Graph",
+    "GraphMark",
     "GraphNode",
+    "GraphPiece",
     "GraphValue",
     "GuardError",
+    "HostCall",
     "Padding",
     "PlanChoices",
     "Program",
@@ -69,6 +72,7 @@ __all__: list[str] = [
     "cpu_name",
     "cross_entropy",
     "cross_entropy_grad",
+    "cut",
     "default_thread_count",
     "div",
     "elu",
@@ -431,6 +435,15 @@ class GraphNode:
     @property
     def outputs(self) -> list[int]: ...
 
+class GraphMark:
+    """
+    How much a Graph held at one moment.
+    """
+    @property
+    def n_nodes(self) -> int: ...
+    @property
+    def n_values(self) -> int: ...
+
 class Graph:
     """
     The record of a pass: values, operator calls, ordered assigns, guards.
@@ -457,6 +470,8 @@ class Graph:
     ) -> bool: ...
     def hash(self) -> int: ...
     def latest(self, state: typing.SupportsInt | typing.SupportsIndex) -> int: ...
+    def mark(self) -> GraphMark: ...
+    def rewind(self, mark: GraphMark) -> None: ...
     def set_results(self, results: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None: ...
     def state_of(self, id: typing.SupportsInt | typing.SupportsIndex) -> int: ...
     def validate(self) -> None: ...
@@ -477,6 +492,34 @@ class Graph:
     def scalars(self) -> list[int]: ...
     @property
     def states(self) -> list[int]: ...
+
+class HostCall:
+    """
+    Where a record leaves the core.
+    """
+    def __init__(
+        self,
+        n_nodes: typing.SupportsInt | typing.SupportsIndex,
+        operands: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        results: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+    @property
+    def n_nodes(self) -> int: ...
+    @property
+    def operands(self) -> list[int]: ...
+    @property
+    def results(self) -> list[int]: ...
+
+class GraphPiece:
+    """
+    What runs between two host calls.
+    """
+    @property
+    def graph(self) -> Graph: ...
+    @property
+    def inputs(self) -> list[int]: ...
+    @property
+    def results(self) -> list[int]: ...
 
 class PlanChoices:
     """
@@ -745,6 +788,7 @@ def cross_entropy_grad(
     ignore_index: typing.SupportsInt | typing.SupportsIndex,
     reduction: str,
 ) -> Array: ...
+def cut(graph: Graph, calls: collections.abc.Sequence[HostCall]) -> list[GraphPiece]: ...
 def default_thread_count() -> int: ...
 def div(arg0: Array, arg1: Array) -> Array: ...
 def elu(arg0: Array, *, alpha: typing.SupportsFloat | typing.SupportsIndex) -> Array: ...

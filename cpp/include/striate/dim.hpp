@@ -27,6 +27,7 @@ class Dim {
   [[nodiscard]] bool is_constant() const { return sum_ == nullptr; }
   // The value when the inputs have these shapes; throws ShapeError when an input or axis is missing.
   [[nodiscard]] std::ptrdiff_t evaluate(std::span<const Extents> inputs) const;
+  [[nodiscard]] int last_input() const;   // the last of the inputs it came from; -1 of a constant
   [[nodiscard]] std::string str() const;  // "2*i0.2 + 1", i0.2 being axis 2 of input 0
   // Reads what str() wrote, for inputs of these shapes. Throws std::invalid_argument for any other text.
   [[nodiscard]] static Dim parse(const std::string& source, std::span<const Extents> inputs);

@@ -141,6 +141,19 @@ class Graph {
   // The same inputs, scalars, states, guards and results with other nodes, which make values of this graph; constants and
   // results that are no longer used are gone, and values have new ids.
   [[nodiscard]] Graph with_nodes(const std::vector<Node>& nodes) const;
+  // Likewise, with other inputs, guards and results, too. Inputs may be any values of this graph, whose sizes stay
+  // expressions of its inputs; the first of them must be inputs of this graph, so that these expressions keep their meaning.
+  [[nodiscard]] Graph part(const std::vector<Node>& nodes, const std::vector<ValueId>& inputs, std::vector<Guard> guards,
+                           const std::vector<ValueId>& results) const;
+
+  // How much there is; what was added after a mark is forgotten by rewind().
+  struct Mark {
+    std::size_t n_values = 0;
+    std::size_t n_nodes = 0;
+    std::size_t n_guards = 0;
+  };
+  [[nodiscard]] Mark mark() const { return {values_.size(), nodes_.size(), guards_.size()}; }
+  void rewind(const Mark& mark);
 
  private:
   ValueId add_value(Value value);
@@ -169,6 +182,28 @@ struct GuardError : std::runtime_error {
 // Equal to the given graph to the bit, with less memory and more time: results of batch-norm, activations, sums and products
 // that are read again long after are made again there, where their operands are kept anyway.
 [[nodiscard]] Graph recompute(const Graph& graph);
+
+// Where a record leaves the core: others read `operands` after so many nodes and make `results`, which are inputs of the
+// graph.
+struct HostCall {
+  std::size_t n_nodes = 0;
+  std::vector<ValueId> operands;
+  std::vector<ValueId> results;
+};
+
+// What runs between two host calls. `inputs` and `results` are what its graph has under the same names, as values of the
+// whole graph.
+struct GraphPiece {
+  Graph graph;
+  std::vector<ValueId> inputs;
+  std::vector<ValueId> results;
+};
+
+// The pieces before, between and behind host calls, given in their order: one more than calls. A piece has all inputs that
+// are known by then, behind them what it reads of earlier pieces, and the guards that it is the first to know all inputs of.
+// Nodes that nobody needs are gone. Constants that only a host call or the caller reads are in no piece. Throws
+// std::invalid_argument for a graph with states or scalars, and for calls that do not fit it.
+[[nodiscard]] std::vector<GraphPiece> cut(const Graph& graph, std::span<const HostCall> calls);
 
 // What a plan decides that shows in the bits of a result. Of a convolution that is its algorithm; `automatic` stands for
 // every other node.

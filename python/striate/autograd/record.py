@@ -6,13 +6,15 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from striate import _core
 from striate.autograd import tape
 from striate.autograd.dim import Dim
+from striate.autograd.host import HostCall, run_host
 from striate.autograd.op import functions
 from striate.autograd.tensor import Tensor
 
@@ -23,6 +25,20 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 class RecordError(RuntimeError):
     """Something that a record cannot hold: a value read by Python, or memory changed by other means than `assign`."""
+
+
+class ReadError(RecordError):
+    """Values read by Python while recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far a recording was at one moment; see `Recording.mark`."""
+
+    graph: _core.GraphMark
+    n_host_calls: int
+    n_kept: int
+    draws: dict[int, int]
 
 
 class _Known:
@@ -69,10 +85,15 @@ class Recording:
         Values, operator calls in order, guards; `str(graph)` shows it, `graph.hash()` identifies it.
     generators : dict of Generator
         Those that were drawn from, by the name of the state that stands for each: int64 (seed, draws taken).
+    host_calls : list of HostCall
+        Where the record is cut, in order.
+    takes_host_calls : bool
     """
 
-    def __init__(self, inputs: Tensors, states: Tensors, scalars: Tensors) -> None:
+    def __init__(self, inputs: Tensors, states: Tensors, scalars: Tensors, takes_host_calls: bool) -> None:
         self.graph = _core.Graph()
+        self.host_calls: list[HostCall] = []
+        self.takes_host_calls = takes_host_calls
         # Arrays are known as long as they live; the graph itself keeps states and constants alive.
         self._known: weakref.WeakKeyDictionary[Any, _Known] = weakref.WeakKeyDictionary()
         self._kept: list[Tensor] = []
@@ -144,6 +165,45 @@ class Recording:
         found = self.graph.value(value)
         return f"{found.kind} {found.name!r}" if found.name else f"a {found.kind}"
 
+    # Host calls.
+
+    def call_host(self, name: str, function: Callable[..., Any], operands: Sequence[Tensor | int]) -> list[Tensor]:
+        """Cut the record at a call into Python, which is made now; see `host_call`."""
+        if not self.takes_host_calls:
+            raise RecordError(
+                f"{name}: expected an operator of the core in this record, got one that only Python computes; "
+                "run this part of the model outside of it, or the model eagerly"
+            )
+        ids = tuple([self.value(x) if isinstance(x, Tensor) else _expression(x) for x in operands])
+        n_nodes = self.graph.mark().n_nodes
+        results = []
+        for x in run_host(name, function, operands):
+            # An array of its own: what the function hands on may be known already, or be met again as what it was.
+            fresh = Tensor._wrap(_core.permute(x._array, dims=list(range(x.ndim))))
+            self._declare(fresh, self.graph.add_input(f"{name}#{len(self.graph.inputs)}", fresh._array))
+            results.append(fresh)
+        self.host_calls.append(HostCall(name, function, ids, tuple([self.value(x) for x in results]), n_nodes))
+        return results
+
+    def mark(self) -> Mark:
+        """Note how far the recording is, for `rewind`."""
+        draws = {key: stream.n_draws for key, stream in self._streams.items()}
+        return Mark(self.graph.mark(), len(self.host_calls), len(self._kept), draws)
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was recorded since a mark; no state may have been assigned since, and no tensor made since is used."""
+        self.graph.rewind(mark.graph)
+        n_values = mark.graph.n_values
+        for array in [array for array, known in self._known.items() if known.value >= n_values]:
+            del self._known[array]
+        del self.host_calls[mark.n_host_calls :]
+        del self._kept[mark.n_kept :]
+        for i, key in reversed(list(enumerate(self._streams))):
+            if key in mark.draws:
+                self._streams[key].n_draws = mark.draws[key]
+            else:
+                del self._streams[key], self.generators[f"random{i}"]
+
     # What the tape calls.
 
     def append(self, op: str, arrays: Sequence[Any], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
@@ -203,13 +263,19 @@ class Recording:
         """Raise when the values of this array are not known before the record runs."""
         known = self._known.get(array)
         if known is not None and self.graph.value(known.value).kind != "constant":
-            raise RecordError(
+            raise ReadError(
                 f"{what}: expected operators on tensors while recording, got a read of values ({self._name(known.value)}) at "
                 f"{_caller()}; compute with operators, or do it outside the recording"
             )
 
 
-def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) -> Recording:
+def _expression(size: int) -> Any:
+    return size.expression if isinstance(size, Dim) else _core.Dim(int(size))
+
+
+def record(
+    inputs: Tensors = (), states: Tensors = (), scalars: Tensors = (), *, takes_host_calls: bool = False
+) -> Recording:
     """Record the operators of a `with` block as a graph, while they run.
 
     Parameters
@@ -220,6 +286,8 @@ def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) ->
         What lives across calls and changes only by `assign`: parameters, running statistics, optimizer moments.
     scalars : sequence or dict of Tensor
         Run-time numbers of no axes, such as a learning rate.
+    takes_host_calls : bool, default False
+        Whether the reader of the record can cut it where Python computes; see `host_call`.
 
     Returns
     -------
@@ -230,7 +298,7 @@ def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) ->
     ------
     RecordError
         Inside the block: values read by Python (`item`, `numpy`, `bool`, iteration …), with the line that did it; memory
-        changed by other means than `assign`; a recording within a recording.
+        changed by other means than `assign`; a recording within a recording; a host call that is not taken.
     ValueError
         A tensor or a name given twice.
 
@@ -252,4 +320,4 @@ def record(inputs: Tensors = (), states: Tensors = (), scalars: Tensors = ()) ->
     %1 = reshape(%0; shape=[i0.0*i0.1]) : float32(i0.0*i0.1,)
     return %1
     """
-    return Recording(inputs, states, scalars)
+    return Recording(inputs, states, scalars, takes_host_calls)

@@ -31,6 +31,8 @@ tensor_class: Any = None
 class Recorder(Protocol):
     """What follows the operators of one thread besides the tape; `record` has the one there is."""
 
+    takes_host_calls: bool
+
     def append(self, op: str, arrays: Sequence[Any], attributes: dict[str, Any], results: tuple[Any, ...]) -> None:
         """Append one operator call."""
 
@@ -42,6 +44,15 @@ class Recorder(Protocol):
 
     def draw(self, generator: Any) -> tuple[Tensor, dict[str, int]]:
         """Return the state that random draws count from, and the attributes of the next draw."""
+
+    def call_host(self, name: str, function: Callable[..., Any], operands: Sequence[Tensor | int]) -> list[Tensor]:
+        """Append a call into Python, and make it."""
+
+    def mark(self) -> Any:
+        """Note how far the recording is."""
+
+    def rewind(self, mark: Any) -> None:
+        """Forget what was recorded since a mark."""
 
     def shape(self, array: Any) -> tuple[int, ...]:
         """Return the shape of an array with the origin of its sizes."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from striate import _core, machine
+from striate.autograd import HostCall
+from striate.compile.host import Chain
 
-__all__ = ["Explanation", "Row", "explain_graph"]
+__all__ = ["Explanation", "Row", "explain_chain", "explain_graph"]
 
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -37,13 +40,14 @@ class Row:
     Attributes
     ----------
     op : str
+        Of a host node, its name.
     fused : tuple of str
         What runs in the same node, in order: "batch_norm" or "gate" before a convolution, "bias", "add", an activation,
         "pointwise" (the convolution behind a depthwise one), "in place" (writes into a concatenation or a state).
     shape : tuple of int
         Of the first result.
     algorithm : str or None
-        Of a convolution.
+        Of a convolution; "Python" of a host node.
     macs : int
         Multiply-adds of the direct algorithm.
     n_bytes : int
@@ -55,7 +59,7 @@ class Row:
     share : float or None
         Of the roofline: max(2·macs / peak, n_bytes / bandwidth) over the measured time. Winograd may exceed 1.
     note : str
-        Why a node was not fused with the one before it.
+        Why a node was not fused with the one before it, or the program is cut.
     sources : tuple of int
         Rows whose results it reads.
     """
@@ -86,7 +90,7 @@ class Explanation:
         What this machine reaches, where times were measured.
     samples_at_a_time : int or None
         The batch runs in parts of so many samples, so that a layer's images stay in the caches for the next; times are those
-        of all parts. None: as a whole.
+        of all parts. None: as a whole. Where host nodes cut the program, of the first piece that runs so.
     """
 
     rows: tuple[Row, ...]
@@ -171,17 +175,81 @@ def explain_graph(
 
     A program that changes states changes them in each of these passes.
     """
+    speed = _measured_speed() if n_passes > 0 else None
+    peak, bandwidth = speed or (None, None)
+    rows, part = _graph_rows(core, inputs, scalars, n_passes, speed)
+    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, part)
+
+
+def explain_chain(chain: Chain, inputs: Sequence[Any], *, n_passes: int = 0) -> Explanation:
+    """Describe the nodes of a program that is cut at host calls, likewise."""
+    speed = _measured_speed() if n_passes > 0 else None
+    peak, bandwidth = speed or (None, None)
+    values = chain.values_of(inputs)
+    rows: list[Row] = []
+    makers: dict[int, int] = {}  # of values of the record: the row
+    parts: list[int] = []
+    for stage in chain.stages:
+        if stage.core is not None:
+            graph, first = stage.core.graph, len(rows)
+            arrays = [values[i] for i in stage.inputs]
+            own, part = _graph_rows(stage.core, arrays, (), n_passes, speed)
+            given = {i: makers[j] for i, j in zip(graph.inputs, stage.inputs, strict=True) if j in makers}
+            for row, node in zip(own, graph.nodes, strict=True):
+                earlier = {given[i] for i in node.inputs if i in given}
+                rows.append(replace(row, sources=tuple(sorted({first + i for i in row.sources} | earlier))))
+            made = {i: first + at for at, node in enumerate(graph.nodes) for i in node.outputs}
+            made.update(given)
+            makers.update((j, made[i]) for i, j in zip(graph.results, stage.results, strict=True) if i in made)
+            parts += [] if part is None else [part]
+            values.update(zip(stage.results, stage.core.run(arrays, []), strict=True))
+        if stage.call is not None:
+            makers.update(dict.fromkeys(stage.call.results, len(rows)))
+            rows.append(_host_row(chain, stage.call, values, makers, n_passes))
+    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, parts[0] if parts else None)
+
+
+def _host_row(chain: Chain, call: HostCall, values: dict[int, Any], makers: dict[int, int], n_passes: int) -> Row:
+    """Make a host call on a table of values, as often as passes are measured, and describe it."""
+    times = []
+    for _ in range(max(n_passes, 1)):
+        begin = time.perf_counter()
+        chain.call(call, values)
+        times.append(1e3 * (time.perf_counter() - begin))
+    operands = [i for i in call.operands if type(i) is int]
+    arrays = [values[i] for i in (*operands, *call.results)]
+    return Row(
+        op=call.name,
+        fused=(),
+        shape=tuple(values[call.results[0]].shape) if call.results else (),
+        algorithm="Python",
+        macs=0,
+        n_bytes=sum(_product(x.shape) * int(x.dtype.itemsize) for x in arrays),
+        predicted_ms=None,
+        measured_ms=sorted(times)[len(times) // 2] if n_passes > 0 else None,
+        share=None,
+        note="the core has no such operator, and the program is cut here",
+        sources=tuple(sorted({makers[i] for i in operands if i in makers})),
+    )
+
+
+def _measured_speed() -> tuple[float, float]:
+    """Return GFLOP/s and GB/s that this machine reaches."""
+    return _core.measure_fma(_core.DType.float32, 0.05) / 1e9, _core.measure_stream("triad", 64 << 20, 3) / 1e9
+
+
+def _graph_rows(
+    core: _core.Program, inputs: Sequence[Any], scalars: Sequence[Any], n_passes: int, speed: tuple[float, float] | None
+) -> tuple[list[Row], int | None]:
+    """Describe the nodes of one graph; return their rows and how many samples run at a time."""
     graph = core.graph
     shapes = [tuple(x.shape) for x in inputs]
     sizes = _sizes(graph, shapes)
     times: list[float] | None = None
-    peak = bandwidth = None
     if n_passes > 0:
         core.run(list(inputs), list(scalars))
         passes = [core.profile(list(inputs), list(scalars)) for _ in range(n_passes)]
         times = [1e3 * sorted(node)[len(node) // 2] for node in zip(*passes, strict=True)]
-        peak = _core.measure_fma(_core.DType.float32, 0.05) / 1e9
-        bandwidth = _core.measure_stream("triad", 64 << 20, 3) / 1e9
     choices = core.choices(shapes)
     part, n_parts = choices.samples_at_a_time, 1.0
     planned = sizes  # of what runs at a time
@@ -209,7 +277,8 @@ def explain_graph(
         algorithm, predicted = _choice(node, planned, algorithms[at])
         measured = times[at] if times is not None else None
         share = None
-        if measured and peak is not None and bandwidth is not None and (macs or moved):
+        if measured and speed is not None and (macs or moved):
+            peak, bandwidth = speed
             share = max(2e-6 * macs / peak, 1e-6 * moved / bandwidth) / measured
         rows.append(
             Row(
@@ -226,7 +295,7 @@ def explain_graph(
                 tuple(sorted({places[i] for i in node.inputs if i in places})),
             )
         )
-    return Explanation(tuple(rows), _core.active_isa(), peak, bandwidth, part or None)
+    return rows, part or None
 
 
 def _sizes(graph: _core.Graph, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

@@ -10,7 +10,8 @@ from typing import Any
 from striate import _core
 from striate.autograd import Tensor, no_grad
 from striate.autograd.record import record
-from striate.compile.explain import Explanation, explain_graph
+from striate.compile.explain import Explanation, explain_chain, explain_graph
+from striate.compile.host import Chain, core_of, named
 from striate.nn import Module
 from striate.ops import from_numpy
 
@@ -22,22 +23,15 @@ Function = Callable[..., Any]
 MOST_VARIANTS = 8
 
 
-def constants_of(graph: _core.Graph) -> list[Any]:
-    """Return the arrays that a record takes for constant: after a change of one it does not hold any more."""
-    values = [graph.value(i) for i in range(graph.n_values)]
-    return [value.array for value in values if value.kind == "constant"]
-
-
 class _Variant:
     """One record, ready to run, and how its results fit together."""
 
     def __init__(self, function: Function, inputs: Sequence[Tensor]) -> None:
-        with no_grad(), _evaluating(function), record(inputs=list(inputs)) as recording:
+        with no_grad(), _evaluating(function), record(inputs=list(inputs), takes_host_calls=True) as recording:
             results: list[Tensor] = []
             self.structure = _take_apart(function(*inputs), results)
             recording.returns(*results)
-        graph = recording.graph
-        self.core = _core.Program(_core.fuse(graph), constants_of(graph))
+        self.core = core_of(recording)
         self.kinds = [(x.dtype, x.ndim) for x in inputs]
 
 
@@ -51,7 +45,11 @@ class Program:
     Attributes
     ----------
     graph : _core.Graph
-        What runs, after fusion; `str(graph)` shows it.
+        What runs, after fusion; `str(graph)` shows it. ValueError where host nodes cut it: read `graphs`.
+    graphs : list of _core.Graph
+        One, or the pieces between host nodes, in order.
+    host_nodes : tuple of str
+        Names of what only Python computes, in order (see `striate.autograd.host_call`); most programs have none.
     model : Module, callable or None
         What was compiled; None where the program was read from a file.
     """
@@ -69,7 +67,24 @@ class Program:
     @property
     def graph(self) -> _core.Graph:
         """The graph of the record that ran last."""
-        return self._variants[0].core.graph
+        core = self._variants[0].core
+        if isinstance(core, Chain):
+            raise ValueError(
+                f"program: expected one in a single piece, got one cut at host nodes ({named(core.host_nodes)}); read graphs"
+            )
+        return core.graph
+
+    @property
+    def graphs(self) -> list[_core.Graph]:
+        """The graphs of the record that ran last: more than one where host nodes cut it."""
+        core = self._variants[0].core
+        return core.graphs if isinstance(core, Chain) else [core.graph]
+
+    @property
+    def host_nodes(self) -> tuple[str, ...]:
+        """Names of the host nodes of the record that ran last."""
+        core = self._variants[0].core
+        return core.host_nodes if isinstance(core, Chain) else ()
 
     def __call__(self, *inputs: Any) -> Any:
         """Run on inputs; returns what the model returns.
@@ -137,7 +152,10 @@ class Program:
         """
         tensors = [_as_tensor(x) for x in inputs] if inputs else self._example
         self(*tensors)  # records again where these inputs ask for it
-        return explain_graph(self._variants[0].core, [x._array for x in tensors], n_passes=10 if measure else 0)
+        core, arrays, n_passes = self._variants[0].core, [x._array for x in tensors], 10 if measure else 0
+        if isinstance(core, Chain):
+            return explain_chain(core, arrays, n_passes=n_passes)
+        return explain_graph(core, arrays, n_passes=n_passes)
 
     def save(self, path: str | os.PathLike[str], *, pin_plan: bool = False) -> None:
         """Write the program to a file, which `striate.load_program` and a C++ program can run.
@@ -160,7 +178,8 @@ class Program:
         Raises
         ------
         ValueError
-            A program that keeps states between calls (random draws), or has operators that only Python has.
+            A program that keeps states between calls (random draws), or has operators or host nodes that only Python has,
+            all of which the text names.
         TypeError
             Results in dicts whose keys are neither texts nor numbers.
         OSError
@@ -168,7 +187,13 @@ class Program:
         """
         from striate.compile.file import write  # reads back as a Program, so it imports this file
 
-        write(self._variants[0].core, self._variants[0].structure, path, pin_plan=pin_plan)
+        core = self._variants[0].core
+        if isinstance(core, Chain):
+            raise ValueError(
+                f"save: expected operators of the core, got host nodes that only Python has: {named(core.host_nodes)}; save "
+                "what comes before them, and compute these where the file is run"
+            )
+        write(core, self._variants[0].structure, path, pin_plan=pin_plan)
 
     def memory(self) -> dict[str, int]:
         """Return arena_bytes and least_bytes of the plan that ran last, and the number of plans and arenas.
@@ -184,7 +209,9 @@ class Program:
             variant.core.set_cache_bytes(n_bytes)
 
     def __repr__(self) -> str:
-        return f"Program({len(self.graph.nodes)} nodes, {self._n_inputs} inputs)"
+        n_nodes = sum(len(graph.nodes) for graph in self.graphs)
+        host = f", host nodes: {named(self.host_nodes)}" if self.host_nodes else ""
+        return f"Program({n_nodes} nodes, {self._n_inputs} inputs{host})"
 
 
 def compile(model: Function, *example: Any) -> Program:
@@ -207,7 +234,8 @@ def compile(model: Function, *example: Any) -> Program:
     Raises
     ------
     RecordError
-        The model reads values (`item`, `bool` …), which a program cannot know before it runs.
+        The model reads values (`item`, `bool` …), which a program cannot know before it runs; compute with them in a
+        `striate.autograd.host_call`.
     TypeError
         No example, or a model that returns something else than tensors.
     """

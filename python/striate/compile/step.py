@@ -11,7 +11,8 @@ from striate import _core, ops
 from striate.autograd import RecordError, Tensor, enable_grad, grad
 from striate.autograd.record import record
 from striate.compile.explain import Explanation, explain_graph
-from striate.compile.program import MOST_VARIANTS, constants_of
+from striate.compile.host import constants_of
+from striate.compile.program import MOST_VARIANTS
 from striate.nn import Module
 
 __all__ = ["Optimizer", "TrainingStep", "VerifyError", "compile_step"]

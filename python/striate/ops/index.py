@@ -316,8 +316,10 @@ def _pick(x: Tensor, picks: Sequence[tuple[int, Tensor]], are_adjacent: bool) ->
     """Index axes by tensors that broadcast together; NumPy's rule places the axes of the result."""
     axes = [a for a, _ in picks]
     rest = [a for a in range(x.ndim) if a not in axes]
-    common = np.broadcast_shapes(*[index.shape for _, index in picks])
-    indices = [index if index.shape == common else _expand(index, shape=common) for _, index in picks]
+    shapes = [index.shape for _, index in picks]
+    are_equal = all(shape == shapes[0] for shape in shapes[1:])
+    common = shapes[0] if are_equal else np.broadcast_shapes(*shapes)  # which makes plain numbers of sizes
+    indices = [index if are_equal or index.shape == common else _expand(index, shape=common) for _, index in picks]
     front = x if axes == list(range(len(axes))) else _permute(x, dims=(*axes, *rest))
     y: Tensor = _index(front, *indices)
     before = sum(a < axes[0] for a in rest) if are_adjacent else 0

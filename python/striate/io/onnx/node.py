@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs, helper, numpy_helper
 
 from striate import _core
-from striate.autograd import RecordError, Tensor, is_grad_enabled
+from striate.autograd import ReadError, RecordError, Tensor, is_grad_enabled
 from striate.autograd.op import Op
+from striate.autograd.tape import Recorder, recorder
+from striate.io.onnx.recorded import by_host_call
 from striate.io.onnx.value import (
     DTYPES,
     HALVES,
@@ -141,20 +145,31 @@ def host_operator(*names: str) -> Callable[[Handler], Handler]:
     return note
 
 
-class Mode:
-    """How nodes of one model behave now: those that learn statistics or drop elements ask, and loops count."""
-
-    __slots__ = ("is_training", "n_trips", "trains_batch_norm")
+class Mode(threading.local):
+    """How nodes of one model behave now, in each thread: those that learn statistics or drop elements ask, and loops count."""
 
     def __init__(self, trains_batch_norm: bool) -> None:
         self.is_training = False
         self.trains_batch_norm = trains_batch_norm
         self.n_trips = 0
 
+    def __reduce__(self) -> Any:
+        return Mode, (self.trains_batch_norm,)
+
     def start(self, is_training: bool) -> None:
         """Begin a run."""
         self.is_training = is_training
         self.n_trips = 0
+
+    @contextmanager
+    def restarted(self, is_training: bool) -> Iterator[None]:
+        """Begin a run of its own within another, or outside of any."""
+        before = self.is_training, self.n_trips
+        self.start(is_training)
+        try:
+            yield
+        finally:
+            self.is_training, self.n_trips = before
 
     def count_trip(self) -> None:
         """Note that a loop goes round once more; a file without an end is refused."""
@@ -337,11 +352,12 @@ class Node:
 
     def __call__(self, values: Sequence[Any]) -> tuple[Any, ...]:
         """Compute the node on values; raises OnnxError naming it."""
+        recording = recorder()
         try:
-            result = self._compute(values)
+            result = self._compute(values) if recording is None else self._record(values, recording)
         except RecordError as error:
             text = str(error)
-            raise (error if text.startswith("node ") else RecordError(f"{self.label}: {text}")) from error
+            raise (error if text.startswith("node ") else type(error)(f"{self.label}: {text}")) from error
         except NotDifferentiable:
             raise
         except OnnxError as error:
@@ -373,6 +389,24 @@ class Node:
                 if not self._has_host_form():
                     raise
         return self._on_host(values)
+
+    def _record(self, values: Sequence[Any], recording: Recorder) -> Any:
+        """Compute by operators of the record, or as a call into Python where values must be known."""
+        mark = recording.mark()
+        try:
+            return self._compute(values)
+        except ReadError as error:
+            if not recording.takes_host_calls:
+                raise RecordError(
+                    "expected an operator of the core in this record, got one that only Python computes, from values that are "
+                    "not known before; run the model eagerly, or only this part of it"
+                ) from error
+            recording.rewind(mark)
+        if self.has_graphs:
+            plans = [plan for plan in self.attributes.values() if hasattr(plan, "captures")]
+            captured = {name: values[-1][name] for plan in plans for name in plan.captures}
+            values = [*values[:-1], captured]
+        return by_host_call(self, values)
 
     def _has_host_form(self) -> bool:
         return self._proto is not None and self.domain == "" and has_reference(self.op_type)

@@ -154,6 +154,11 @@ def _live(graph: Any, steps: Sequence[Step], states: Container[int]) -> list[Ste
 
 def _read_program(program: Program, example: Sequence[Tensor]) -> Recorded:
     names = [name for name, _ in _flatten(program(*example), "")]  # and the record for these inputs comes first
+    if program.host_nodes:
+        raise ValueError(
+            "onnx.save: expected operators that ONNX has, got host nodes that only Python has: "
+            f"{', '.join(dict.fromkeys(program.host_nodes))}; save what comes before them"
+        )
     graph = program.graph
     steps = [Step(node.op, node.attributes, node.inputs, node.outputs, "") for node in graph.nodes]
     taken = Recorded(graph, _live(graph, steps, ()), names, {})

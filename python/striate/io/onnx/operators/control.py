@@ -1,4 +1,8 @@
-"""Control flow: graphs inside of nodes, which run eagerly."""
+"""Control flow: graphs inside of nodes.
+
+A record follows what is decided before it runs: constant conditions, rounds and lengths. Where values decide, the whole node
+runs eagerly between two pieces of the program.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +92,7 @@ def _scan(
     out_directions: list[int],
 ) -> list[Any]:
     sequences = [as_tensor(x) for x in scanned]
-    n_steps = sequences[0].shape[axes[0]]
+    n_steps = int(sequences[0].shape[axes[0]])  # a record has as many rounds, and no other number
     collected: list[list[Any]] = [[] for _ in out_axes]
     for i in range(n_steps):
         node.mode.count_trip()
@@ -116,7 +120,7 @@ def _scan_batches(node: Node, given: list[Any], n_scanned: int, plan: Any, table
     n_outputs = len(plan.outputs) - n_states
     directions = node.attributes.get("directions") or [0] * n_scanned
     batches = []
-    for b in range(operands[0].shape[0]):
+    for b in range(int(operands[0].shape[0])):
         parts = [ops.index(x, b) for x in operands]
         batches.append(
             _scan(
