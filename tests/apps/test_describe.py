@@ -49,7 +49,7 @@ def test_multiply_adds_follow_the_sizes_asked_for(command: Command, refusal: Com
 
 def test_unsupported_operators_are_listed_and_exit_code_2(command: Command, files: Path) -> None:
     result = command("info", files / "unknown.onnx", code=2)
-    assert facts_of(result.stdout)["unsupported"] == "Fly (domain 'sky', opset 1): 1 nodes: y"
+    assert facts_of(result.stdout)["unsupported"] == "Fly (domain 'sky', opset 1): 1 node: y"
     assert facts_of(result.stdout)["input"] == "x: float32 n×3"
     assert (
         "expected operators that striate supports, got 1 others: Fly (domain 'sky', opset 1); replace" in result.stderr
@@ -73,10 +73,11 @@ def test_info_of_a_program(command: Command, files: Path) -> None:
 
 
 def test_info_of_weights(command: Command, refusal: Command, files: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "w.npz", a=np.zeros((2, 3), np.float32), b=np.int64(3))
+    key = "layer." * 30 + "[weight]"
+    np.savez(tmp_path / "w.npz", **{key: np.zeros((2, 3), np.float32), "b": np.int64(3)})
     lines = [line.split() for line in command("info", tmp_path / "w.npz").stdout.splitlines()]
     assert lines[1] == ["tensors", "2", "of", "7", "elements,", "32", "bytes"]
-    assert lines[2:] == [["key", "shape", "dtype"], ["a", "2×3", "float32"], ["b", "number", "int64"]]
+    assert lines[2:] == [["key", "shape", "dtype"], [key, "2×3", "float32"], ["b", "number", "int64"]]
     assert "num_batches_tracked" in command("info", files / "weights.safetensors").stdout
     assert "info: expected --entry for a file of torch only, got" in refusal(
         "info", files / "fixed.onnx", "--entry", "a"

@@ -117,7 +117,7 @@ def _of_onnx(path: Path, sizes: Sizes) -> Facts:
     ]
     if found.unsupported:
         facts += [
-            ("unsupported", f"{operator}: {len(names):,} nodes: {_listed(names)}")
+            ("unsupported", f"{operator}: {len(names):,} node{'s' if len(names) > 1 else ''}: {_listed(names)}")
             for operator, names in found.unsupported.items()
         ]
         complaint = (
