@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from striate.apps.model_file import Sizes
@@ -48,12 +47,11 @@ def info(
         for name, value in found.facts:
             say_fact(name, value)
         if found.tensors:
-            table = Table(box=None, pad_edge=False)
-            for title in ("key", "shape", "dtype"):
-                table.add_column(title)
-            for row in found.tensors:
-                table.add_row(*map(escape, row))
-            console.print(table)
+            # No table of rich: it would cut keys that are longer than a line.
+            rows = [("key", "shape", "dtype"), *found.tensors]
+            widths = [max(len(row[i]) for row in rows) for i in range(2)]
+            for key, sizes, dtype in rows:
+                say(f"{key:<{widths[0]}}  {sizes:<{widths[1]}}  {dtype}")
         if found.complaint is not None:
             complain(found.complaint)
             raise typer.Exit(BAD_INPUT)
