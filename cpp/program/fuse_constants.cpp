@@ -129,8 +129,12 @@ std::optional<Rewrite::Affine> Rewrite::affine_of(const Node& node) const {
 
 void Rewrite::fold_affine() {
   for (Node& node : nodes_) {
-    const std::optional<Affine> affine = affine_of(node);
-    Node* const before = affine ? private_maker(node, affine->operand) : nullptr;
+    const std::optional<Affine> found = affine_of(node);
+    if (!found) {
+      continue;
+    }
+    const Affine& affine = *found;
+    Node* const before = private_maker(node, affine.operand);
     if (before == nullptr || !(is_convolution(*before) || before->op == "linear") || has_activation(*before) ||
         before->inputs.size() > 3) {
       continue;
@@ -140,19 +144,19 @@ void Rewrite::fold_affine() {
     const Array* const bias = has_bias ? constant_of(before->inputs[2]) : nullptr;
     const int rank = static_cast<int>(value(node.outputs[0]).shape.size());
     if (weight == nullptr || (has_bias && bias == nullptr) ||
-        (before->op == "linear" ? affine->axis != rank - 1 : rank != weight->rank())) {
+        (before->op == "linear" ? affine.axis != rank - 1 : rank != weight->rank())) {
       continue;
     }
     const std::ptrdiff_t n = weight->shape(0);
     auto shifted = doubles(bias, n, 0);
     for (std::size_t o = 0; o < shifted.size(); ++o) {
-      shifted[o] = shifted[o] * affine->scale[o] + affine->shift[o];
+      shifted[o] = shifted[o] * affine.scale[o] + affine.shift[o];
     }
     Extents column(weight->rank(), 1);
     column[0] = n;
     const DType dtype = weight->dtype();
     const Array wide = convert(*weight, DType::float64);
-    const Array factors = array_of(affine->scale, column, DType::float64);
+    const Array factors = array_of(affine.scale, column, DType::float64);
     const Array* const operands[] = {&wide, &factors};
     // From here on the graph grows, and pointers into it are void.
     replace_operand(*before, 1, constant(convert(map(find_map_op("mul"), operands), dtype)));
@@ -164,22 +168,29 @@ void Rewrite::fold_affine() {
 
 void Rewrite::join_affine() {
   for (Node& node : nodes_) {
-    const std::optional<Affine> second = affine_of(node);
-    Node* const before = second ? private_maker(node, second->operand) : nullptr;
-    const std::optional<Affine> first = before != nullptr ? affine_of(*before) : std::nullopt;
-    const std::size_t rank = value(node.outputs.empty() ? 0 : node.outputs[0]).shape.size();
-    if (!first || first->axis != 1 || second->axis != 1 || rank < 3 || rank > 5 ||
-        !is_floating(value(node.outputs[0]).dtype)) {
+    const std::optional<Affine> last = affine_of(node);
+    if (!last) {
+      continue;
+    }
+    const Affine& second = *last;
+    Node* const before = private_maker(node, second.operand);
+    const std::optional<Affine> found = before != nullptr ? affine_of(*before) : std::nullopt;
+    if (!found) {
+      continue;
+    }
+    const Affine& first = *found;
+    const std::size_t rank = value(node.outputs[0]).shape.size();
+    if (first.axis != 1 || second.axis != 1 || rank < 3 || rank > 5 || !is_floating(value(node.outputs[0]).dtype)) {
       continue;
     }
     const DType dtype = value(node.outputs[0]).dtype;
-    const auto n = static_cast<std::ptrdiff_t>(first->scale.size());
-    Affine both{0, 1, first->scale, first->shift};
+    const auto n = static_cast<std::ptrdiff_t>(first.scale.size());
+    Affine both{0, 1, first.scale, first.shift};
     for (std::size_t c = 0; c < both.scale.size(); ++c) {
-      both.scale[c] *= second->scale[c];
-      both.shift[c] = both.shift[c] * second->scale[c] + second->shift[c];
+      both.scale[c] *= second.scale[c];
+      both.shift[c] = both.shift[c] * second.scale[c] + second.shift[c];
     }
-    const ValueId x = before->inputs[first->operand];
+    const ValueId x = before->inputs[first.operand];
     const std::vector<ValueId> outputs = node.outputs;
     const ValueId zeros = constant(array_of(std::vector<double>(both.scale.size(), 0.0), {n}, dtype));
     const ValueId ones = constant(array_of(std::vector<double>(both.scale.size(), 1.0), {n}, dtype));
