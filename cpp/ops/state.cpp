@@ -14,8 +14,9 @@ void assign(const Array& state, const Array& value) {
     throw std::invalid_argument("assign: expected memory that may be written, got a read-only array; clone it first");
   }
   for (int axis = 0; axis < state.rank(); ++axis) {
-    check(state.stride(axis) != 0 || state.shape(axis) <= 1, "assign: expected a state without broadcast axes, got axis ",
-          axis, " of shape ", state.shape(), " with stride 0; clone it first");
+    check(state.stride(axis) != 0 || state.shape(axis) <= 1 || state.size() == 0,
+          "assign: expected a state without broadcast axes, got axis ", axis, " of shape ", state.shape(),
+          " with stride 0; clone it first");
   }
   if (state.storage_ref().get() == value.storage_ref().get()) {
     copy_into(state, clone(value));  // the two may overlap

@@ -13,7 +13,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs, helper, numpy_helper
 
 from striate import _core
-from striate.autograd import ReadError, RecordError, Tensor, is_grad_enabled
+from striate.autograd import Dim, ReadError, RecordError, Tensor, is_grad_enabled
 from striate.autograd.op import Op
 from striate.autograd.tape import Recorder, recorder
 from striate.io.onnx.recorded import by_host_call
@@ -360,7 +360,7 @@ class Node:
         except Exception as error:  # of a row, of NumPy, or of the onnx package, which names no type of its own
             raise OnnxError(f"{self.label}: {error or type(error).__name__}") from error
         results = result if isinstance(result, tuple) else (result,)
-        return tuple([widen(r) if isinstance(r, np.ndarray) else r for r in results])
+        return tuple([_settled(r) for r in results])
 
     def _compute(self, values: Sequence[Any]) -> Any:
         if self.has_graphs:  # the last value is the table of what its graphs may capture
@@ -445,6 +445,15 @@ class Node:
 
         floats = list(Op(f"onnx.{self.op_type}", forward, refuse)(*tensors))
         return tuple([floats.pop(0) if _is_float(r) else r for r in results])
+
+
+def _settled(value: Any) -> Any:
+    """Return half floats as float32, and a size of its own as an array of no axes."""
+    if isinstance(value, Dim):
+        array = np.empty((), dtype=object)
+        array[()] = value
+        return array
+    return widen(value) if isinstance(value, np.ndarray) else value
 
 
 def _wants_gradient(value: Any) -> bool:
