@@ -387,6 +387,17 @@ def test_random_draws_beside_host_nodes_are_refused() -> None:
         striate.compile(lambda x: kept(x + striate.rand(3)), drawn(6, 3))
 
 
+def test_results_without_elements_are_filled() -> None:
+    def function(x: Tensor) -> Tensor:
+        (places,) = host_call("positive", lambda t: np.flatnonzero(t.numpy() > 0), x)
+        return ops.cat([striate.zeros(2, 3, places.shape[0]), striate.full((2, 3, places.shape[0]), 7.0)], dim=2)
+
+    up = striate.tensor([1.0, 2.0])
+    program = striate.compile(function, up)
+    for x in (up, -up):
+        assert_same(program(x), eager(function, x))
+
+
 def test_results_that_are_no_tensors_are_refused() -> None:
     with pytest.raises(
         TypeError, match="words: expected tensors or arrays as results of a host call, got str; convert"

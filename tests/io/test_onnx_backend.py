@@ -78,6 +78,36 @@ def test_nodes_of_onnx(first: int) -> None:
     assert not failed
 
 
+def tensors(values: Any) -> list[Any] | None:
+    """Return inputs as what a program takes; None where one is no tensor."""
+    try:
+        return [striate.from_numpy(np.array(_normalize_tensor(x))) for x in values] or None
+    except (striate.DTypeError, ValueError):
+        return None
+
+
+@pytest.mark.parametrize("first", range(0, len(PASSING), 100))
+def test_nodes_of_onnx_in_programs(first: int) -> None:
+    """Whatever runs eagerly on tensors compiles to the same values, unless it hands on what no tensor holds."""
+    failed = []
+    for name in PASSING[first : first + 100]:
+        given = tensors(NODES[name].data_sets[0][0])
+        module = striate.onnx.load(NODES[name].model)
+        if given is None or len(given) != len(module.inputs):
+            continue
+        try:
+            with striate.no_grad():
+                wanted = module(*given)
+            got = striate.compile(module, *given)(*given)
+            as_arrays = striate.onnx.backend.to_numpy
+            pairs = zip(*[as_arrays(list(y) if isinstance(y, tuple) else [y]) for y in (got, wanted)], strict=True)
+            Runner.assert_similar_outputs(*map(list, zip(*pairs, strict=True)), rtol=1e-5, atol=1e-6)
+        except Exception as error:
+            if "expected results that a tensor holds" not in str(error):
+                failed.append(f"{name}: {str(error)[:200]}")
+    assert not failed
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusal_of_other_domains(name: str) -> None:
     with pytest.raises(striate.onnx.OnnxError, match="expected operators that striate supports, got 1 others: "):

@@ -316,6 +316,12 @@ def test_values_and_sizes_follow_in_one_record(name: str) -> None:
     assert len(program._variants) == 1
 
 
+def test_a_single_size_is_a_number_like_others() -> None:
+    text = """g (float[n,m] x) => (float[n,m] y, int64 k) {
+        s = Shape(x) i = Constant<value = int64 {1}>() k = Gather(s, i) f = Cast<to=1>(k) y = Div(x, f) }"""
+    assert check(build(text), (f32(2, 3),), (f32(4, 5),)).host_nodes == ()
+
+
 def test_what_a_node_recorded_in_vain_is_gone() -> None:
     text, _, calls = GRAPHS["Loop until a condition"]
     program = striate.compile(striate.onnx.load(build(text)), *calls[0])

@@ -63,8 +63,8 @@ def host_call(name: str, function: Callable[..., Any], *operands: Tensor | int) 
     name : str
         What `explain` and messages call it.
     function : callable
-        `function(*operands)` → a tensor or ndarray, or a sequence of these. It gets the operands as tensors that need no gradient
-        (`.numpy()` reads them) and as plain ints. Results must follow from the operands alone, in memory that nobody writes
+        `function(*operands)` → a tensor or ndarray, or a sequence of these. It gets the operands as tensors that need no
+        gradient (`.numpy()` reads them) and as plain ints. Results must follow from the operands alone, in memory that nobody writes
         to later; a program may call the function again, and from several threads at once. How many results there are, their
         dtypes and numbers of axes should not change: where they do, a program records anew.
     *operands : Tensor or int

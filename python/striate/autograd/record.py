@@ -265,7 +265,7 @@ class Recording:
         if known is not None and self.graph.value(known.value).kind != "constant":
             raise ReadError(
                 f"{what}: expected operators on tensors while recording, got a read of values ({self._name(known.value)}) at "
-                f"{_caller()}; compute with operators, or do it outside the recording"
+                f"{_caller()}; compute with operators, in a striate.autograd.host_call, or outside the recording"
             )
 
 

@@ -18,7 +18,8 @@ from onnx.backend.base import Backend, BackendRep, namedtupledict
 from striate import _core
 from striate.autograd import Tensor, no_grad
 from striate.io.onnx.graph import Plan
-from striate.io.onnx.node import Mode, Node
+from striate.io.onnx.mode import Mode
+from striate.io.onnx.node import Node
 from striate.io.onnx.read import OnnxModule, load
 from striate.io.onnx.value import OnnxError, as_array, as_tensor, is_tensor_kind, widen
 

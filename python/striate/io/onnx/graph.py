@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, TensorProto
 
-from striate.io.onnx.node import Mode, Node, read_tensor
+from striate.io.onnx.mode import Mode
+from striate.io.onnx.node import Node, read_tensor
 from striate.io.onnx.value import OnnxError, check_text
 
 #: Subgraphs may lie in each other this deep.

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,10 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs, helper, numpy_helper
 
 from striate import _core
-from striate.autograd import ReadError, RecordError, Tensor, is_grad_enabled
+from striate.autograd import Dim, ReadError, RecordError, Tensor, is_grad_enabled
 from striate.autograd.op import Op
 from striate.autograd.tape import Recorder, recorder
+from striate.io.onnx.mode import Mode
 from striate.io.onnx.recorded import by_host_call
 from striate.io.onnx.value import (
     DTYPES,
@@ -111,9 +110,6 @@ RANDOM = frozenset(
     ["Bernoulli", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Dropout"]
 )
 
-#: Rounds of all loops in one run.
-MOST_TRIPS = 100_000
-
 #: Operands of shape arithmetic have no more elements than this.
 _FEW = 4096
 
@@ -143,41 +139,6 @@ def host_operator(*names: str) -> Callable[[Handler], Handler]:
         return handler
 
     return note
-
-
-class Mode(threading.local):
-    """How nodes of one model behave now, in each thread: those that learn statistics or drop elements ask, and loops count."""
-
-    def __init__(self, trains_batch_norm: bool) -> None:
-        self.is_training = False
-        self.trains_batch_norm = trains_batch_norm
-        self.n_trips = 0
-
-    def __reduce__(self) -> Any:
-        return Mode, (self.trains_batch_norm,)
-
-    def start(self, is_training: bool) -> None:
-        """Begin a run."""
-        self.is_training = is_training
-        self.n_trips = 0
-
-    @contextmanager
-    def restarted(self, is_training: bool) -> Iterator[None]:
-        """Begin a run of its own within another, or outside of any."""
-        before = self.is_training, self.n_trips
-        self.start(is_training)
-        try:
-            yield
-        finally:
-            self.is_training, self.n_trips = before
-
-    def count_trip(self) -> None:
-        """Note that a loop goes round once more; a file without an end is refused."""
-        self.n_trips += 1
-        if self.n_trips > MOST_TRIPS:
-            raise OnnxError(
-                f"expected at most {MOST_TRIPS:,} rounds of all loops in one run, got more; the loop may have no end"
-            )
 
 
 def is_on_host(value: Any) -> bool:
@@ -366,7 +327,7 @@ class Node:
         except Exception as error:  # of a row, of NumPy, or of the onnx package, which names no type of its own
             raise OnnxError(f"{self.label}: {error or type(error).__name__}") from error
         results = result if isinstance(result, tuple) else (result,)
-        return tuple([widen(r) if isinstance(r, np.ndarray) else r for r in results])
+        return tuple([_settled(r) for r in results])
 
     def _compute(self, values: Sequence[Any]) -> Any:
         if self.has_graphs:  # the last value is the table of what its graphs may capture
@@ -451,6 +412,15 @@ class Node:
 
         floats = list(Op(f"onnx.{self.op_type}", forward, refuse)(*tensors))
         return tuple([floats.pop(0) if _is_float(r) else r for r in results])
+
+
+def _settled(value: Any) -> Any:
+    """Return half floats as float32, and a size of its own as an array of no axes."""
+    if isinstance(value, Dim):
+        array = np.empty((), dtype=object)
+        array[()] = value
+        return array
+    return widen(value) if isinstance(value, np.ndarray) else value
 
 
 def _wants_gradient(value: Any) -> bool:

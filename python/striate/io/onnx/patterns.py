@@ -10,7 +10,8 @@ import numpy as np
 from onnx import defs, helper
 
 from striate.io.onnx.graph import Plan
-from striate.io.onnx.node import Mode, Node
+from striate.io.onnx.mode import Mode
+from striate.io.onnx.node import Node
 
 Found = tuple[str, list[str], dict[str, Any], list[Node]] | None  # operator, operands, attributes, nodes it stands for
 

@@ -20,7 +20,8 @@ from striate.io.onnx import operators  # noqa: F401  (fills the table of handler
 from striate.io.onnx.functions import expand
 from striate.io.onnx.graph import Plan
 from striate.io.onnx.growth import check_growth
-from striate.io.onnx.node import RANDOM, Mode, Node, read_tensor, schema_of, storage_dtype
+from striate.io.onnx.mode import Mode
+from striate.io.onnx.node import RANDOM, Node, read_tensor, schema_of, storage_dtype
 from striate.io.onnx.patterns import join
 from striate.io.onnx.value import OnnxError, as_tensor, declared, is_tensor_kind, widen
 from striate.io.onnx.wire import without_weights
@@ -252,7 +253,8 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
     Notes
     -----
     What is computed from constants alone is computed once. Operators outside the convolution family that striate has no
-    kernels for run in NumPy, by the onnx package.
+    kernels for run in NumPy, by the onnx package. Where nodes need values that are not known before (how many boxes are kept,
+    which branch is taken), a program from `striate.compile` runs them in Python between its pieces.
 
     Examples
     --------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from striate import _core
-from striate.autograd import Dim, ReadError, Tensor, host_call
+from striate.autograd import ReadError, Tensor, host_call
 from striate.io.onnx.value import as_tensor, has_dims
 
 if TYPE_CHECKING:
@@ -55,9 +55,6 @@ def _take_apart(value: Any, operands: list[Tensor | int]) -> Build:
     if isinstance(value, Tensor):
         operands.append(value)
         return lambda given: given[at]
-    if isinstance(value, Dim):
-        operands.append(value)
-        return lambda given: np.int64(given[at])
     if isinstance(value, np.ndarray) and has_dims(value):
         operands.extend(value.flat)
         end, shape = len(operands), value.shape
