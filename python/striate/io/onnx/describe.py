@@ -11,7 +11,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from striate.io.onnx.functions import expand
 from striate.io.onnx.graph import Plan
-from striate.io.onnx.node import Mode
+from striate.io.onnx.mode import Mode
 from striate.io.onnx.read import Source, Weights, named, opsets_of, parse, unsupported
 from striate.io.onnx.value import declared
 from striate.io.port import Port
