@@ -38,7 +38,7 @@ def write(folder: Path, files: dict[str, bytes], *, packed: bool = False) -> Pat
     """Write files, gzipped or not."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, mtime=0) if packed else content)
     return folder
 
 
@@ -130,7 +130,7 @@ def test_fashion_mnist_download(nowhere: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("served", [b"", b"<html>404</html>", gzip.compress(b"x" * 1000)[:-9]])
+@pytest.mark.parametrize("served", [b"", b"<html>404</html>", gzip.compress(b"x" * 1000, mtime=0)[:-9]])
 def test_fashion_mnist_download_damaged(nowhere: Path, monkeypatch: pytest.MonkeyPatch, served: bytes) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", lambda url, timeout: io.BytesIO(served))
     with pytest.raises(FileNotFoundError, match=r"the download failed .*; run `apt-get"):
@@ -147,7 +147,7 @@ def test_fashion_mnist_download_damaged(nowhere: Path, monkeypatch: pytest.Monke
         (lambda c: b"", "got nothing in .*train-images"),
         (lambda c: c[:3] + b"\1" + c[4:], "3 axes .first bytes 00000803., got 00000801 in .*train-images"),
         (lambda c: b"PNG!" + c[4:], "got 504e4721 in .*train-images"),
-        (lambda c: gzip.compress(c)[:-100], "expected a whole gzip file, got .*train-images.* is damaged"),
+        (lambda c: gzip.compress(c, mtime=0)[:-100], "expected a whole gzip file, got .*train-images.* is damaged"),
         (lambda c: c[:4] + b"\xff" * 12 + c[16:], "got 15680 in .*train-images"),
     ],
 )
