@@ -47,6 +47,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fixed.onnx: a classifier of three classes for 12×12 images with an open batch; fixed.striate and weights.safetensors are of
     the same. open.onnx: a convolution for images of any size. bytes.onnx: pixels (N, H, W, C) as floats. unknown.onnx: an
     operator that nobody knows. pair.onnx: two inputs and two outputs. values.onnx: a result whose size depends on values.
+    short.onnx: a result of 16-bit integers, which no tensor holds.
     """
     pytest.importorskip("onnx")
     from onnx import parser
@@ -78,6 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "{ sum = Add(a, b) k = Constant<value = int64[1] {1}>() most = ReduceMax<axes = [1], keepdims = 0>(sum) }",
         ),
         ("unknown", "(float[n, 3] x) => (float[n, 3] y) { a = Relu(x) y = sky.Fly(a) }"),
+        ("short", "(float[n] x) => (uint16[n] y) { y = Cast<to = 4>(x) }"),
         ("values", "(float[n] x) => (int64[1, k] y) { y = NonZero(x) }"),
     ):
         (folder / f"{name}.onnx").write_bytes(parser.parse_model(f"{head} g {text}").SerializeToString())
