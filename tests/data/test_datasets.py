@@ -38,7 +38,9 @@ def write(folder: Path, files: dict[str, bytes], *, packed: bool = False) -> Pat
     """Write files, gzipped or not."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(content, mtime=0) if packed else content)
+        (folder / (f"{name}.gz" if packed else name)).write_bytes(
+            gzip.compress(content, mtime=0) if packed else content
+        )
     return folder
 
 
