@@ -65,10 +65,9 @@ class OnnxModule(Module):
     """An ONNX model: runs eagerly, trains, and compiles to a Program; made by `load`.
 
     Weights are parameters under the names of the file (with a `_` behind where a Module has that name itself), other large
-    float initialisers and statistics are buffers. Call it with one
-    value for each name of `inputs`: tensors or arrays, lists of these for sequences. Results come as one value or a tuple, as
-    Tensors where a Tensor can hold them and else as arrays; float16 and bfloat16 are computed in float32 and handed out as
-    they are declared.
+    float initialisers and statistics are buffers. Call it with one value for each name of `inputs`: tensors or arrays, lists of
+    these for sequences. Results come as one value or a tuple, as Tensors where a Tensor can hold them and else as arrays;
+    float16 and bfloat16 are computed in float32 and handed out as they are declared.
 
     Attributes
     ----------
@@ -231,8 +230,8 @@ def load(source: Source, *, train_batch_norm: bool = False) -> OnnxModule:
     Parameters
     ----------
     source : str, path, bytes or onnx.ModelProto
-        Opsets 6 to the newest that the installed onnx package knows, and older ones whose operators mean the same. External data is read from the folder of the file and
-        from nowhere else.
+        Opsets 6 to the newest that the installed onnx package knows, and older ones whose operators mean the same. External
+        data is read from the folder of the file and from nowhere else.
     train_batch_norm : bool, default False
         Let batch-norms of the file use and learn the statistics of batches while the module is in training mode. Otherwise
         they stay as they are when it is fine-tuned.
