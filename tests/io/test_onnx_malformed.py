@@ -31,12 +31,13 @@ def test_refusal(name: str) -> None:
         assert text == ""
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads what Linux says about a process")
 def test_time_and_memory() -> None:
     """In a process of its own, whose memory nothing else has grown."""
     done = subprocess.run(
         [sys.executable, str(Path(malformed_onnx.__file__))], capture_output=True, text=True, check=True, timeout=300
     )
     last = done.stdout.splitlines()[-1]
-    slowest, grown = re.search(r"took ([\d.]+) s .* grew by (\d+) MB", last).groups()  # type: ignore[union-attr]
+    slowest, grown = re.search(r"took ([\d.]+) s .* grew by at most (\d+) MB", last).groups()  # type: ignore[union-attr]
     assert float(slowest) < 5
     assert int(grown) < 500

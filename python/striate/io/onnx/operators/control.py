@@ -6,6 +6,7 @@ runs eagerly between two pieces of the program.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,21 @@ def if_(node: Node, condition: Any, table: Any) -> Any:
     """Run one of two graphs."""
     plan = node.attributes["then_branch" if bool(number(condition)) else "else_branch"]
     return tuple(plan.run([], table))
+
+
+#: What a loop carries, which may double and double, and what it collects may grow to this, or by this factor.
+_MOST_CARRIED, _MOST_COLLECTED, _MOST_GROWTH = 2**26, 2**28, 64
+
+
+def _n_bytes(values: list[Any]) -> int:
+    """Return the memory of values, without that of sequences."""
+    n = 0
+    for v in values:
+        if isinstance(v, Tensor):
+            n += math.prod(int.__add__(size, 0) for size in v.shape) * (8 if "64" in str(v.dtype) else 4)
+        elif isinstance(v, np.ndarray):
+            n += v.nbytes
+    return n
 
 
 def _stack(values: list[Any], axis: int = 0) -> Any:
@@ -42,6 +58,7 @@ def loop(node: Node, *operands: Any) -> Any:
     collected: list[list[Any]] = [[] for _ in range(len(plan.outputs) - 1 - len(carried))]
     if len(plan.inputs) != 2 + len(carried):
         raise OnnxError(f"expected a body with {2 + len(carried)} inputs, got {len(plan.inputs)}; the file is damaged")
+    n_start, n_collected = _n_bytes(carried), 0
     i = 0
     while goes_on and (n_trips is None or i < n_trips):
         node.mode.count_trip()
@@ -50,6 +67,16 @@ def loop(node: Node, *operands: Any) -> Any:
         carried = results[1 : 1 + len(carried)]
         for values, value in zip(collected, results[1 + len(carried) :], strict=True):
             values.append(value)
+        n_collected += _n_bytes(results[1 + len(carried) :])
+        for what, n, most_bytes in (
+            ("carries", _n_bytes(carried), _MOST_CARRIED),
+            ("collects", n_collected, _MOST_COLLECTED),
+        ):
+            if n > max(most_bytes, _MOST_GROWTH * n_start):
+                raise OnnxError(
+                    f"expected what the loop {what} to stay below {max(most_bytes, _MOST_GROWTH * n_start):,} bytes, got "
+                    f"{n:,} in round {i + 1}; the loop may have no end"
+                )
         i += 1
     return (*carried, *[_stack(values) for values in collected])
 
