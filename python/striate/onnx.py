@@ -3,17 +3,25 @@
 Needs the onnx package: `pip install 'striate[onnx]'`.
 """
 
-from striate.io.onnx import (
-    Description,
-    NotDifferentiable,
-    OnnxError,
-    OnnxModule,
-    backend,
-    describe,
-    load,
-    save,
-    to_model,
-)
+try:
+    from striate.io.onnx import (
+        Description,
+        NotDifferentiable,
+        OnnxError,
+        OnnxModule,
+        backend,
+        describe,
+        load,
+        save,
+        to_model,
+    )
+except ModuleNotFoundError as error:
+    if error.name not in ("onnx", "ml_dtypes", "google", "google.protobuf"):
+        raise
+    raise ModuleNotFoundError(
+        f"striate.onnx: expected the package onnx and what it needs, got no {error.name}; run pip install 'striate[onnx]'",
+        name=error.name,
+    ) from error
 
 __all__ = [
     "Description",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -559,3 +561,14 @@ def test_calls_are_checked() -> None:
         module(np.float32([1]), np.float64([1]))
     with pytest.raises(OnnxError, match=r"node 'y' \(Add\): add: expected shapes that broadcast"):
         module(np.float32([1, 2]), np.float32([1, 2, 3]))
+
+
+def test_refusal_without_the_onnx_package() -> None:
+    code = "import sys; sys.modules['onnx'] = None; import striate.onnx"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "got no onnx; run pip install 'striate[onnx]'" in done.stderr
+
+
+def test_striate_does_not_import_onnx() -> None:
+    code = "import sys, striate; assert 'onnx' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
