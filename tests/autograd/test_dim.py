@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,3 +131,19 @@ def test_refusal_evaluate_without_its_input() -> None:
         h // 0
     assert repr(h) == "8"
     assert repr(h.expression) == "Dim(8, i0.0)"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: striate.arange(x.shape[1]) + 0.0,
+        lambda x: striate.tensor([x.shape[1], 2]) + 0.0,
+        lambda x: striate.tensor(x.shape[1]) + 0.0,
+    ],
+    ids=["arange", "tensor", "number"],
+)
+def test_numbers_made_of_sizes_leave_a_guard(make: Any) -> None:
+    program = striate.compile(lambda x: (x, make(x)), striate.zeros(2, 3))
+    for n in (3, 5):
+        x = striate.zeros(1, n)
+        np.testing.assert_array_equal(program(x)[1].numpy(), make(x).numpy())

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from striate import _core
+from striate.autograd.dim import Dim
 from striate.autograd.op import Op, public, register
+from striate.autograd.tape import recorders
 from striate.autograd.tensor import Tensor
 
 DType = _core.DType
@@ -26,6 +28,13 @@ def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
             "tensor: expected a dtype that NumPy has, got bfloat16; make it float32 and convert with .to()"
         )
     return np.dtype(str(dtype))
+
+
+def _plain(data: Any) -> Any:
+    """Make plain numbers of sizes that a record follows, which leaves guards; NumPy would read them without."""
+    if isinstance(data, list | tuple):
+        return type(data)([_plain(value) for value in data]) if type(data) in (list, tuple) else data
+    return int(data) if isinstance(data, Dim) else data
 
 
 @public
@@ -51,6 +60,8 @@ def tensor(data: Any, dtype: DType | None = None, *, requires_grad: bool = False
     """
     if isinstance(data, Tensor):
         data = data.detach().numpy()
+    elif recorders:
+        data = _plain(data)
     source = np.asarray(data)
     if not isinstance(data, np.ndarray | np.generic) and source.dtype == np.float64:
         source = source.astype(np.float32)
@@ -150,4 +161,5 @@ def ones_like(x: Tensor, *, dtype: DType | None = None) -> Tensor:
 def arange(start: float, end: float | None = None, step: float = 1, *, dtype: DType | None = None) -> Tensor:
     """Return start, start + step, … below end; integers make int64, floats float32."""
     first, last = (0, start) if end is None else (start, end)
+    first, last, step = _plain((first, last, step))
     return tensor(np.arange(first, last, step).tolist(), dtype=dtype)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
@@ -191,8 +189,9 @@ def dropout(node: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
     drops = node.mode.is_training if training is None else bool(number(training))
     if node.attributes.get("seed") is not None and training is not None and drops:
         raise _core.DTypeError("a seed of the file's own is the host's")
-    y = ops.dropout(x, p, training=True) if drops and p > 0 else x
-    if len(node.outputs) < 2 or not node.outputs[1]:
-        return y
-    kept = y.detach().numpy() != 0 if drops and p > 0 else np.ones(x.shape, dtype=bool)
-    return y, kept
+    wants_mask = len(node.outputs) > 1 and bool(node.outputs[1])
+    if not wants_mask:
+        return ops.dropout(x, p, training=True) if drops and p > 0 else x
+    ones = ops.ones_like(x.detach())
+    kept = ops.dropout(ones, p, training=True) if drops and p > 0 else ones
+    return (x * kept if drops and p > 0 else x), kept != 0.0

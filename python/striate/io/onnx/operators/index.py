@@ -89,7 +89,7 @@ def scatter_nd(node: Node, x: Any, indices: Any, updates: Any) -> Tensor:
     if not x.dtype.is_floating_point or how not in ("none", "add"):
         raise _core.DTypeError("these are the host's")
     depth = places.shape[-1]
-    shape = list(x.shape)
+    shape = [int(n) for n in x.shape]
     rows, width = math.prod(shape[:depth]), math.prod(shape[depth:])
     tuples = places.reshape(-1, depth)
     tuples = np.where(tuples < 0, tuples + np.array(shape[:depth]), tuples)
@@ -179,11 +179,12 @@ def reverse_sequence(node: Node, x: Any, lengths: Any) -> Tensor:
     """Reverse the first elements of each sequence."""
     x = as_tensor(x)
     batch, time = node.attributes["batch_axis"], node.attributes["time_axis"]
-    n = x.shape[time]
-    order = np.broadcast_to(np.arange(n), (x.shape[batch], n)).copy()
+    sizes = [int(n) for n in x.shape]
+    n = sizes[time]
+    order = np.broadcast_to(np.arange(n), (sizes[batch], n)).copy()
     for row, length in enumerate(ints(lengths)):
         order[row, :length] = np.arange(length)[::-1]
     shape = [1] * x.ndim
-    shape[batch], shape[time] = x.shape[batch], n
-    wide = np.ascontiguousarray(np.broadcast_to((order if batch < time else order.T).reshape(shape), x.shape))
+    shape[batch], shape[time] = sizes[batch], n
+    wide = np.ascontiguousarray(np.broadcast_to((order if batch < time else order.T).reshape(shape), sizes))
     return ops.gather(x, as_tensor(wide), time)

@@ -109,7 +109,11 @@ def _resize_floats(node: Node, x: Tensor, roi: Any, scales: Any, wanted: Any) ->
 
 
 def _ratio(n: int, m: int) -> float:
-    return 1.0 if n is m else int.__add__(n, 0) / max(int.__add__(m, 0), 1)
+    """Return n / m; that it is whole is a guard of a record, and that it is 1."""
+    if n is m or n == m:
+        return 1.0
+    ratio = int.__add__(n, 0) / max(int.__add__(m, 0), 1)
+    return ratio if not ratio.is_integer() or n == m * int(ratio) else float("nan")
 
 
 def _sized(value: Any) -> Any:

@@ -309,7 +309,7 @@ def pad(node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = Non
 
 
 def _wrapped(x: Tensor, axis: int, begin: int, end: int) -> Tensor:
-    n = x.shape[axis]
+    n = int(x.shape[axis])
     places = np.arange(-begin, n + end) % n
     return x if begin == end == 0 else ops.index(x, (*[slice(None)] * axis, places))
 

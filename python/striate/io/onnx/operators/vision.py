@@ -111,7 +111,7 @@ def _taps_of(at: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
 
 def _blend(x: Tensor, taps: list[Any], sizes: list[int], out: tuple[int, ...], bounded: Any) -> Tensor:
     """Add up the pixels of all combinations of taps; what lies outside counts as 0."""
-    n_images, channels = x.shape[0], x.shape[1]
+    n_images, channels = int(x.shape[0]), x.shape[1]
     table = _unfold(x)
     n_pixels = math.prod(sizes)
     base = as_tensor((np.arange(n_images) * n_pixels).reshape(-1, *[1] * len(out)).astype(np.int64))
