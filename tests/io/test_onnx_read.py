@@ -219,6 +219,10 @@ SHAPES = {
         "g (float[n,3] x) => (float[n,3] y, bool[n,3] m) { y, m = Dropout(x) }",
         [(1, 3), (4, 3)],
     ),
+    "expanded to another's shape": (
+        "g (float[a,3] x, float[b,c] z) => (float[d,e] y) { s = Shape(z) y = Expand(x, s) }",
+        [((4, 3), (1, 1)), ((4, 3), (4, 3)), ((1, 3), (5, 3))],
+    ),
     "halves of the channels": (
         """g (float[n,4,h,w] x) => (float[n,2,h,w] y) {
             s = Shape(x) i = Constant<value_ints=[1]>() c = Gather(s, i) two = Constant<value_ints=[2]>()

@@ -216,9 +216,7 @@ def expand(node: Node, x: Any, shape: Any) -> Tensor:
     wanted = ints(shape)
     own = (*[1] * max(len(wanted) - x.ndim, 0), *x.shape)
     wanted = [*[1] * (len(own) - len(wanted)), *wanted]
-    joint = [
-        n if isinstance(w, int) and not isinstance(w, Dim) and w == 1 else w for n, w in zip(own, wanted, strict=True)
-    ]
+    joint = [n if int.__add__(w, 0) == 1 and w == 1 else w for n, w in zip(own, wanted, strict=True)]
     check_size(joint)
     return ops.expand(ops.reshape(x, own), joint)
 
