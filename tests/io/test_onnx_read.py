@@ -223,6 +223,14 @@ SHAPES = {
         "g (float[a,3] x, float[b,c] z) => (float[d,e] y) { s = Shape(z) y = Expand(x, s) }",
         [((4, 3), (1, 1)), ((4, 3), (4, 3)), ((1, 3), (5, 3))],
     ),
+    "a fixed size alone": (
+        """g (float[n,4,h,w] x) => (float[m,2,h,w] y) {
+            s = Shape(x) one = Constant<value = int64 {1}>() c = Gather(s, one) two = Constant<value = int64 {2}>()
+            half = Div(c, two) a = Constant<value_ints=[0]>() k = Unsqueeze(half, a) t = Constant<value_ints=[-1]>()
+            z = Constant<value_ints=[0]>() z2 = Constant<value_ints=[2]>() z4 = Constant<value_ints=[4]>()
+            hw = Slice(s, z2, z4) q = Concat<axis=0>(t, k, hw) w = Relu(x) f = Add(w, w) y = Reshape(f, q) }""",
+        [(2, 4, 3, 3), (1, 4, 5, 2)],
+    ),
     "halves of the channels": (
         """g (float[n,4,h,w] x) => (float[n,2,h,w] y) {
             s = Shape(x) i = Constant<value_ints=[1]>() c = Gather(s, i) two = Constant<value_ints=[2]>()

@@ -415,11 +415,13 @@ class Node:
 
 
 def _settled(value: Any) -> Any:
-    """Return half floats as float32, and a size of its own as an array of no axes."""
+    """Return half floats as float32, and a size alone, as NumPy takes it out of an array, as an array of no axes."""
     if isinstance(value, Dim):
         array = np.empty((), dtype=object)
         array[()] = value
         return array
+    if type(value) is int:
+        return np.array(value, dtype=np.int64)
     return widen(value) if isinstance(value, np.ndarray) else value
 
 
