@@ -635,3 +635,35 @@ def test_refusal_without_the_onnx_package() -> None:
 def test_striate_does_not_import_onnx() -> None:
     code = "import sys, striate; assert 'onnx' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("center", [0, 1])
+def test_non_maximum_suppression_against_all_pairs(center: int) -> None:
+    rng = np.random.default_rng(center)
+    first, size = rng.random((1, 60, 2)), rng.random((1, 60, 2)) * 0.4
+    boxes = np.concatenate([first, size if center else first + size], 2).astype(np.float32)
+    scores = rng.random((1, 2, 60)).astype(np.float32)
+    model = build(
+        f"""g (float[1,60,4] b, float[1,2,60] s) => (int64[m,3] y) {{
+            k = Constant<value = int64 {{20}}>() i = Constant<value = float {{0.3}}>() t = Constant<value = float {{0.2}}>()
+            y = NonMaxSuppression<center_point_box={center}>(b, s, k, i, t) }}"""
+    )
+    corners = boxes[0].astype(np.float64)
+    if center:
+        corners = np.concatenate([corners[:, :2] - corners[:, 2:] / 2, corners[:, :2] + corners[:, 2:] / 2], 1)
+    wanted = []
+    for label in range(2):
+        kept: list[int] = []
+        for box in np.argsort(-scores[0, label]):
+            overlaps = []
+            for other in kept:
+                sides = np.minimum(corners[box, 2:], corners[other, 2:]) - np.maximum(
+                    corners[box, :2], corners[other, :2]
+                )
+                shared = np.prod(np.maximum(sides, 0))
+                areas = sum(np.prod(corners[b, 2:] - corners[b, :2]) for b in (box, other))
+                overlaps.append(shared / (areas - shared))
+            if scores[0, label, box] > 0.2 and len(kept) < 20 and max(overlaps, default=0) <= 0.3:
+                kept.append(int(box))
+        wanted += [[0, label, box] for box in kept]
+    np.testing.assert_array_equal(striate.onnx.load(model)(boxes, scores).numpy(), wanted)

@@ -11,7 +11,7 @@ import numpy as np
 from striate import ops
 from striate.autograd import Tensor
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_array, as_tensor, check_size, ints
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, check_size, ints, number
 
 
 @operator("AffineGrid")
@@ -205,3 +205,64 @@ def _sampled(
     if mode == "max":  # ONNX takes the maximum of the four weighted corners of all samples
         return ops.max(ops.stack(cells, 0), dim=[0, 2, 4])
     return ops.mean(cells[0] + cells[1] + cells[2] + cells[3], dim=[1, 3])
+
+
+@operator("NonMaxSuppression")
+def non_max_suppression(
+    node: Node,
+    boxes: Any,
+    scores: Any,
+    most: Any = None,
+    iou_threshold: Any = None,
+    score_threshold: Any = None,
+) -> Any:
+    """Keep the best boxes of each class of each image, and none that overlaps a better one by more than a threshold.
+
+    Returns
+    -------
+    ndarray of int64, shape (kept, 3)
+        Image, class and box; the best of a class first.
+    """
+    corners, chances = as_array(boxes), as_array(scores)
+    if corners.ndim != 3 or chances.ndim != 3 or corners.shape[1:] != (chances.shape[2], 4):
+        raise OnnxError(f"expected boxes (N, B, 4) and scores (N, C, B), got {corners.shape} and {chances.shape}")
+    if node.attributes["center_point_box"]:
+        centre, half = corners[..., :2], corners[..., 2:] / 2
+        low, high = centre - half, centre + half
+    else:
+        low, high = np.minimum(corners[..., :2], corners[..., 2:]), np.maximum(corners[..., :2], corners[..., 2:])
+    n_most = 0 if most is None else min(max(int(number(most)), 0), corners.shape[1])
+    overlap = 0.0 if iou_threshold is None else float(number(iou_threshold))
+    least = None if score_threshold is None else float(number(score_threshold))
+    found: list[tuple[int, int, int]] = []
+    for image in range(chances.shape[0]) if n_most else ():
+        for label in range(chances.shape[1]):
+            row = chances[image, label]
+            kept = _suppress(low[image], high[image], row, n_most, overlap, least)
+            found += [(image, label, box) for box in kept]
+    return np.array(found, dtype=np.int64).reshape(-1, 3)
+
+
+def _suppress(low: Any, high: Any, scores: Any, n_most: int, overlap: float, least: float | None) -> list[int]:
+    """Return the boxes of one class that stay, the best first."""
+    order = np.argsort(-scores, kind="stable")
+    if least is not None:
+        order = order[scores[order] > least]
+    x1, y1, x2, y2 = np.ascontiguousarray(np.concatenate([low[order], high[order]], axis=1).T)
+    area = (x2 - x1) * (y2 - y1)
+    kept: list[int] = []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        while len(order) and len(kept) < n_most:
+            kept.append(int(order[0]))
+            # Those that share nothing with the box are most of them: what they share need not be worked out.
+            near = np.flatnonzero((x1 < x2[0]) & (x2 > x1[0]) & (y1 < y2[0]) & (y2 > y1[0]))
+            width = np.minimum(x2[0], x2[near]) - np.maximum(x1[0], x1[near])
+            shared = width * (np.minimum(y2[0], y2[near]) - np.maximum(y1[0], y1[near]))
+            gone = near[shared / (area[0] + area[near] - shared) > overlap]
+            stays = np.ones(len(order), dtype=bool)
+            stays[gone] = stays[0] = False
+            if len(gone) > 0:
+                order, area, x1, y1, x2, y2 = [values[stays] for values in (order, area, x1, y1, x2, y2)]
+            else:
+                order, area, x1, y1, x2, y2 = [values[1:] for values in (order, area, x1, y1, x2, y2)]
+    return kept
