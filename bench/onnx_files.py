@@ -124,7 +124,7 @@ def real(threads: int, n_rounds: int) -> None:
             x = image(shape)
             (wanted,) = session.run(None, {name: x})
             error = float(np.abs(program(x).numpy() - wanted).max() / np.abs(wanted).max())
-            ours, theirs = medians(lambda: program(x), lambda: session.run(None, {name: x}), n_rounds)  # noqa: B023
+            ours, theirs = medians(lambda: program(x), lambda: session.run(None, {name: x}), n_rounds)  # noqa: B023 (called at once)
             worst, slowest = max(worst, error), min(slowest, theirs / ours)
             size = "×".join(map(str, shape))
             print(

@@ -4,17 +4,8 @@ Needs the onnx package: `pip install 'striate[onnx]'`.
 """
 
 try:
-    from striate.io.onnx import (
-        Description,
-        NotDifferentiable,
-        OnnxError,
-        OnnxModule,
-        backend,
-        describe,
-        load,
-        save,
-        to_model,
-    )
+    from striate.io.onnx import *  # noqa: F403
+    from striate.io.onnx import __all__ as __all__
 except ModuleNotFoundError as error:
     if error.name not in ("onnx", "ml_dtypes", "google", "google.protobuf"):
         raise
@@ -22,15 +13,3 @@ except ModuleNotFoundError as error:
         f"striate.onnx: expected the package onnx and what it needs, got no {error.name}; run pip install 'striate[onnx]'",
         name=error.name,
     ) from error
-
-__all__ = [
-    "Description",
-    "NotDifferentiable",
-    "OnnxError",
-    "OnnxModule",
-    "backend",
-    "describe",
-    "load",
-    "save",
-    "to_model",
-]

@@ -23,7 +23,7 @@ from striate.io.onnx.growth import check_growth
 from striate.io.onnx.mode import Mode
 from striate.io.onnx.node import RANDOM, Node, read_tensor, schema_of, storage_dtype
 from striate.io.onnx.patterns import join
-from striate.io.onnx.value import OnnxError, as_tensor, declared, is_tensor_kind, widen
+from striate.io.onnx.value import OnnxError, as_tensor, declared, is_tensor_kind, limited, widen
 from striate.io.onnx.wire import without_weights
 from striate.nn import Module, Parameter
 from striate.ops import to
@@ -392,10 +392,11 @@ def fold(plan: Plan) -> None:
             for name, value in zip(node.inputs, operands, strict=True)
         )
         n_bytes = sum(v.nbytes for v in operands if isinstance(v, np.ndarray))
-        if is_shared or (node.op_type in _GROWING and n_bytes > _MOST_FOLDED):
+        if is_shared:
             continue  # a weight that is also read as it is stays one parameter
         try:
-            results = node(operands)
+            with limited(_MOST_FOLDED + 2 * n_bytes):
+                results = node(operands)
         except OnnxError:
             continue  # if the run reaches it, it is refused there
         arrays = [r.detach().numpy() if isinstance(r, Tensor) else r for r in results]
@@ -413,9 +414,6 @@ def fold(plan: Plan) -> None:
         del plan.constants[name]
 
 
-_GROWING = frozenset(["ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"])
-
-
 class Weights:
     """Reads initialisers: from the message, from where they lie in the file, or from files beside it."""
 
@@ -429,7 +427,8 @@ class Weights:
         if tensor.data_location == TensorProto.EXTERNAL:
             entries = {entry.key: entry.value for entry in tensor.external_data}
             return read_tensor(tensor, what, self._external(entries, what))
-        return read_tensor(tensor, what, self._left_out.get(tensor.name))
+        # A graph inside may use a name again; what was left out is in no message.
+        return read_tensor(tensor, what, None if tensor.HasField("raw_data") else self._left_out.get(tensor.name))
 
     def _external(self, entries: Mapping[str, str], what: str) -> memoryview:
         location = entries.get("location", "")

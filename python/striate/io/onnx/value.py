@@ -8,7 +8,9 @@ are computed in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import ml_dtypes
@@ -186,6 +188,18 @@ def memory_limit() -> int:
 
 LIMIT = memory_limit()
 
+_limit = ContextVar("limit", default=LIMIT)
+
+
+@contextmanager
+def limited(n_bytes: int) -> Iterator[None]:
+    """Let results take no more than this for a while."""
+    before = _limit.set(n_bytes)
+    try:
+        yield
+    finally:
+        _limit.reset(before)
+
 
 def check_size(shape: Sequence[int], itemsize: int = 4) -> None:
     """Refuse a shape that is negative or larger than memory, before any is taken."""
@@ -193,7 +207,7 @@ def check_size(shape: Sequence[int], itemsize: int = 4) -> None:
         if not isinstance(n, Dim) and n < 0:
             raise OnnxError(f"expected sizes of at least 0, got {list(shape)}; the file asks for a negative size")
     n_bytes = math.prod(int.__add__(n, 0) for n in shape) * itemsize
-    if n_bytes > LIMIT:
+    if n_bytes > _limit.get():
         raise OnnxError(
             f"expected a result of at most {LIMIT:,} bytes (half of this machine's memory), got shape {list(shape)} of "
             f"{n_bytes:,}; the file asks for more than there is"

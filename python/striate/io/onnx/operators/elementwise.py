@@ -121,17 +121,6 @@ def is_inf(node: Node, x: Any) -> Tensor:
     return found
 
 
-@operator("Mod")
-def mod(node: Node, a: Any, b: Any) -> Tensor:
-    """Take the remainder: of the sign of the divisor, or of the dividend with fmod."""
-    a, b = as_tensor(a), as_tensor(b)
-    if not (a.dtype.is_floating_point and node.attributes["fmod"]):
-        raise _core.DTypeError("remainders of integers are the host's")
-    quotient = a / b
-    whole = ops.where(quotient < 0.0, ops.ceil(quotient), ops.floor(quotient))
-    return a - whole * b
-
-
 @operator("Where")
 def where(node: Node, condition: Any, x: Any, y: Any) -> Tensor:
     """Choose x where the condition holds, else y."""

@@ -37,7 +37,8 @@ def _needs_dims(*values: Any) -> bool:
 
 
 def _divide(a: Any, b: Any) -> Any:
-    return a // b
+    """Divide and round towards zero, as ONNX does with integers."""
+    return -(-a // b) if (a < 0) != (b < 0) else a // b
 
 
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
@@ -98,7 +99,7 @@ def concat(node: Node, *values: Any) -> Any:
 @host_operator("Slice")
 def slice_(node: Node, x: Any, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Any:
     """Cut a range of sizes out."""
-    if not _needs_dims(x):
+    if not _needs_dims(x) or x.ndim != 1:
         return NotImplemented
     begin = node.attributes["starts"] if node.since < 10 else ints(starts)
     end = node.attributes["ends"] if node.since < 10 else ints(ends)
@@ -123,13 +124,14 @@ def squeeze(node: Node, x: Any, axes: Any = None) -> Any:
 @host_operator("Reshape")
 def reshape(node: Node, x: Any, shape: Any) -> Any:
     """Reshape sizes."""
-    return np.reshape(x, [int(n) for n in ints(shape)]) if _needs_dims(x) else NotImplemented
+    wanted = [int(n) for n in ints(shape)]
+    return np.reshape(x, wanted) if _needs_dims(x) and 0 not in wanted else NotImplemented
 
 
 @host_operator("ReduceProd")
 def reduce_prod(node: Node, x: Any, axes: Any = None) -> Any:
     """Multiply sizes."""
-    if not _needs_dims(x):
+    if not _needs_dims(x) or x.ndim != 1:
         return NotImplemented
     n = np.empty((), dtype=object)
     n[()] = math.prod(x.flat)

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from striate import _core, ops
 from striate.autograd import Tensor
 from striate.autograd.dim import maximum
 from striate.io.onnx.node import Node, operator
-from striate.io.onnx.value import OnnxError, as_tensor, check_size, ints
+from striate.io.onnx.value import OnnxError, as_array, as_tensor, check_size, ints
 
 _CONV = {1: ops.conv1d, 2: ops.conv2d, 3: ops.conv3d}
 _CONV_TRANSPOSE = {1: ops.conv_transpose1d, 2: ops.conv_transpose2d, 3: ops.conv_transpose3d}
@@ -173,15 +175,14 @@ def max_pool(node: Node, x: Any) -> Any:
     n_axes = len(kernel)
     ceil = bool(node.attributes.get("ceil_mode", 0))
     wants_indices = len(node.outputs) > 1 and bool(node.outputs[1])
-    if node.attributes.get("storage_order", 0) and wants_indices:
-        return _column_major(x, kernel, stride, dilation, pairs, ceil)
     if not x.dtype.is_floating_point:
         raise _core.DTypeError(f"max_pool: expected float32 or float64, got {x.dtype}")
     if _fits_torch(kernel, pairs):
         options: dict[str, Any] = {"stride": stride, "padding": pairs, "dilation": dilation, "ceil_mode": ceil}
         if not wants_indices:
             return _MAX_POOL[n_axes](x, kernel, **options)
-        return _in_whole_tensor(x, *_MAX_POOL[n_axes](x, kernel, return_indices=True, **options))
+        y, places = _MAX_POOL[n_axes](x, kernel, return_indices=True, **options)
+        return y, _in_whole_tensor(x, _by_columns(x, places) if node.attributes.get("storage_order", 0) else places)
     if wants_indices:
         raise OnnxError("expected padding of at most half a window where indices are wanted, got more; pad before it")
     if ceil:
@@ -189,37 +190,17 @@ def max_pool(node: Node, x: Any) -> Any:
     return _MAX_POOL[n_axes](_padded(x, pairs, -math.inf), kernel, stride=stride, dilation=dilation)
 
 
-def _in_whole_tensor(x: Tensor, y: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (y, places in the whole tensor); pooling counts inside one channel's image."""
-    n_inside = math.prod(x.shape[2:])
-    planes = ops.arange(x.shape[0] * x.shape[1]) * n_inside
-    return y, indices + ops.reshape(planes, (x.shape[0], x.shape[1], *[1] * (x.ndim - 2)))
+def _in_whole_tensor(x: Tensor, places: Tensor) -> Tensor:
+    """Return places in the whole tensor; pooling counts inside one channel's image."""
+    planes = ops.arange(x.shape[0] * x.shape[1]) * math.prod(x.shape[2:])
+    return places + ops.reshape(planes, (x.shape[0], x.shape[1], *[1] * (x.ndim - 2)))
 
 
-def _column_major(
-    x: Tensor, kernel: list[int], stride: list[int], dilation: list[int], pairs: Pairs, ceil: bool
-) -> Any:
-    """Return (y, places counted with the last axes swapped), which the attribute storage_order asks for."""
-    n_axes = len(kernel)
-    y, at = _MAX_POOL[n_axes](
-        x, kernel, stride=stride, padding=pairs, dilation=dilation, ceil_mode=ceil, return_indices=True
-    )
-    places = at.numpy()
-    spatial = x.shape[2:]
-    coordinates = []
-    rest = places
-    for n in reversed(spatial):
-        coordinates.append(rest % n)
-        rest = rest // n
-    flat = 0 * places
-    scale = 1
-    for n, c in zip(spatial, reversed(coordinates), strict=True):
-        flat = flat + c * scale
-        scale *= n
-    import numpy as np
-
-    planes = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[0], x.shape[1], *[1] * n_axes) * scale
-    return y, as_tensor(flat + planes)
+def _by_columns(x: Tensor, places: Tensor) -> Tensor:
+    """Return places in an image counted along its first axis first."""
+    at = as_array(places)
+    image = tuple(int(n) for n in x.shape[2:])
+    return as_tensor(np.ravel_multi_index(np.unravel_index(at, image), image, order="F"))
 
 
 @operator("AveragePool")
