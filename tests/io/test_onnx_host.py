@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
-from onnx import numpy_helper, parser  # noqa: E402
-from onnx.reference import ReferenceEvaluator  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent))
+from onnx_text import build, reference  # noqa: E402
 
 import striate  # noqa: E402
 import striate.onnx  # noqa: E402
@@ -23,18 +24,6 @@ from striate.onnx import OnnxError  # noqa: E402
 
 def f32(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
-
-
-def build(text: str, weights: dict[str, Any] | None = None, opset: int = 17) -> Any:
-    """Make a model of a graph in ONNX's own notation, and its weights."""
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in (weights or {}).items())
-    return model
-
-
-def reference(model: Any, *inputs: Any) -> list[Any]:
-    names = [v.name for v in model.graph.input]
-    return ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
 
 
 def listed(results: Any) -> list[Any]:

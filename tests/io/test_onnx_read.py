@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper, parser  # noqa: E402
-from onnx.reference import ReferenceEvaluator  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+from onnx_text import build, reference  # noqa: E402
 
 import striate  # noqa: E402
 import striate.onnx  # noqa: E402
@@ -24,18 +26,6 @@ RNG = np.random.default_rng(0)
 
 def f32(*shape: int) -> Any:
     return np.random.default_rng(sum(shape) + len(shape)).standard_normal(shape).astype(np.float32)
-
-
-def build(text: str, weights: dict[str, Any] | None = None, opset: int = 17) -> Any:
-    """Make a model of a graph in ONNX's own notation, and its weights."""
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
-    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), k) for k, v in (weights or {}).items())
-    return model
-
-
-def reference(model: Any, *inputs: Any) -> list[Any]:
-    names = [v.name for v in model.graph.input]
-    return ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
 
 
 def agree(model: Any, *inputs: Any, rtol: float = 1e-5) -> None:
@@ -668,3 +658,28 @@ def test_non_maximum_suppression_against_all_pairs(center: int) -> None:
                 kept.append(int(box))
         wanted += [[0, label, box] for box in kept]
     np.testing.assert_array_equal(striate.onnx.load(model)(boxes, scores).numpy(), wanted)
+
+
+def test_sizes_divide_towards_zero() -> None:
+    text = """g (float[n,3] x) => (int64[1] y) {
+        s = Shape(x) i = Constant<value_ints=[0]>() n0 = Gather(s, i) five = Constant<value_ints=[5]>()
+        two = Constant<value_ints=[2]>() d = Sub(n0, five) y = Div(d, two) }"""
+    program = striate.compile(striate.onnx.load(build(text)), f32(2, 3))
+    for n, wanted in ((2, -1), (7, 1), (0, -2), (6, 0)):
+        assert program(np.zeros((n, 3), np.float32)).numpy().tolist() == [wanted]
+
+
+def test_large_constants_are_made_when_the_model_runs() -> None:
+    model = build("g () => (float[n] y) { y = ConstantOfShape(n) }", {"n": np.int64([2**30])})
+    assert [node.op_type for node in striate.onnx.load(model)._plan.nodes] == ["ConstantOfShape"]
+
+
+def test_a_graph_inside_may_use_a_name_again() -> None:
+    text = """g (bool c, float[2000] x) => (float[2000] y) {
+        a = Add(x, w) y = If (c) <then_branch = t () => (float[2000] o) { o = Add(a, w) }, else_branch = e () => (float[2000] p) { p = Neg(a) }> }"""
+    model = build(text, {"w": np.ones(2000, np.float32)})
+    inner = next(a.g for a in model.graph.node[1].attribute if a.name == "then_branch")
+    inner.initializer.append(numpy_helper.from_array(np.full(2000, 5, np.float32), "w"))
+    module = striate.onnx.load(model.SerializeToString())
+    with striate.no_grad():
+        assert module(np.array(True), np.zeros(2000, np.float32)).numpy()[0] == 6
