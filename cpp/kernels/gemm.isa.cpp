@@ -264,14 +264,17 @@ void gemm_row(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const 
   }
 }
 
-// acc += the outer product of a and b.
-template <class T, int MR, int NV>
-STRIATE_INLINE void outer_step(const T* a, const T* b, Vec<T> (&acc)[MR][NV]) {
+// acc += the outer product of a and b, which may be copied on the way.
+template <class T, int MR, int NV, bool kCopies = false>
+STRIATE_INLINE void outer_step(const T* a, const T* b, Vec<T> (&acc)[MR][NV], [[maybe_unused]] T* copy_of_b = nullptr) {
   constexpr int W = kWidth<T>;
   Vec<T> column[NV];
 #pragma GCC unroll 4
   for (int v = 0; v < NV; ++v) {
     column[v] = load(b + v * W);
+    if constexpr (kCopies) {
+      store(copy_of_b + v * W, column[v]);
+    }
   }
 #pragma GCC unroll 16
   for (int m = 0; m < MR; ++m) {
@@ -285,7 +288,7 @@ STRIATE_INLINE void outer_step(const T* a, const T* b, Vec<T> (&acc)[MR][NV]) {
 
 // The sum over k starts at zero and is added to y once: blocks of k form a shallow tree. Small tiles go along k in two
 // chains, as one of few multiply-adds would wait for itself.
-template <class T, int MR, int NV>
+template <class T, int MR, int NV, bool kPacks = false>
 STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds) {
   constexpr int W = kWidth<T>;
   constexpr bool kTwoChains = 2 * MR * NV <= kRows * kVectors;
@@ -302,6 +305,10 @@ STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld
   const std::ptrdiff_t lda = rows.lda;
   const std::ptrdiff_t ldb = rows.ldb;
   const char* ahead = rows.ahead;
+  [[maybe_unused]] T* packed_a = rows.packed_a;
+  [[maybe_unused]] T* packed_b = rows.packed_b;
+  [[maybe_unused]] const std::ptrdiff_t packed_lda = rows.packed_lda;
+  [[maybe_unused]] const std::ptrdiff_t packed_ldb = rows.packed_ldb;
   for (std::ptrdiff_t line = 0; line < rows.n_lines; ++line) {
     const T* a = rows.a + line * rows.a_line;
     const T* b = rows.b + line * rows.b_line;
@@ -312,16 +319,21 @@ STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld
       a += 2 * lda;
       b += 2 * ldb;
     };
-    for (; rows.ahead_step > 0 && k >= 2; k -= 2) {
+    for (; !kPacks && rows.ahead_step > 0 && k >= 2; k -= 2) {
       __builtin_prefetch(ahead);
       ahead += rows.ahead_step;
       two_rows();
     }
-    for (; kTwoChains && k >= 2; k -= 2) {
+    for (; kTwoChains && !kPacks && k >= 2; k -= 2) {
       two_rows();
     }
     for (; k > 0; --k) {
-      outer_step<T, MR, NV>(a, b, acc);
+      outer_step<T, MR, NV, kPacks>(a, b, acc, packed_b);
+      if constexpr (kPacks) {
+        __builtin_memcpy(packed_a, a, MR * sizeof(T));
+        packed_a += packed_lda;
+        packed_b += packed_ldb;
+      }
       a += lda;
       b += ldb;
     }
@@ -367,23 +379,19 @@ STRIATE_INLINE void outer_rows(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld
 template <class T, int MR, int NV>
 void outer_tile(const T* a, std::ptrdiff_t lda, const T* b, std::ptrdiff_t ldb, std::ptrdiff_t n_k, T* y, std::ptrdiff_t ld,
                 std::ptrdiff_t n_cols, bool adds) {
-  outer_rows<T, MR, NV>({.a = a,
-                         .lda = lda,
-                         .b = b,
-                         .ldb = ldb,
-                         .n_k = n_k,
-                         .n_lines = 1,
-                         .a_line = 0,
-                         .b_line = 0,
-                         .ahead = nullptr,
-                         .ahead_step = 0},
-                        y, ld, n_cols, adds);
+  outer_rows<T, MR, NV>({.a = a, .lda = lda, .b = b, .ldb = ldb, .n_k = n_k}, y, ld, n_cols, adds);
 }
 
 // Contract: OuterLines in table.hpp.
 template <class T, int MR, int NV>
 void outer_lines(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds) {
   outer_rows<T, MR, NV>(rows, y, ld, n_cols, adds);
+}
+
+// Contract: GemmKernels::outer_packing in table.hpp.
+template <class T, int MR, int NV>
+void outer_packing(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds) {
+  outer_rows<T, MR, NV, true>(rows, y, ld, n_cols, adds);
 }
 
 // Copies n values and notes in `zeros`, by its lanes, whether all are finite: zeros, or NaN. Two chains, as one of additions
@@ -593,6 +601,7 @@ void fill_tile(GemmKernels<T>& table) {
   table.asking_tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV, true>;
   table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
   table.outer_lines[MR - 1][NV - 1] = outer_lines<T, MR, NV>;
+  table.outer_packing[MR - 1][NV - 1] = outer_packing<T, MR, NV>;
   if constexpr (NV > 1) {
     fill_tile<T, MR, NV - 1>(table);
   } else if constexpr (MR > 1) {

@@ -71,11 +71,16 @@ struct OuterRows {
   const T* b;
   std::ptrdiff_t ldb;
   std::ptrdiff_t n_k;
-  std::ptrdiff_t n_lines;
-  std::ptrdiff_t a_line;
-  std::ptrdiff_t b_line;
-  const char* ahead;
-  std::ptrdiff_t ahead_step;
+  std::ptrdiff_t n_lines = 1;
+  std::ptrdiff_t a_line = 0;
+  std::ptrdiff_t b_line = 0;
+  const char* ahead = nullptr;
+  std::ptrdiff_t ahead_step = 0;
+  // Where a packing tile copies the tile's values of a and the vectors of b, row by row. Either may be its source itself.
+  T* packed_a = nullptr;
+  std::ptrdiff_t packed_lda = 0;
+  T* packed_b = nullptr;
+  std::ptrdiff_t packed_ldb = 0;
 };
 template <class T>
 using OuterLines = void (*)(const OuterRows<T>& rows, T* y, std::ptrdiff_t ld, std::ptrdiff_t n_cols, bool adds);
@@ -101,6 +106,7 @@ struct GemmKernels {
   GemmRow<T> row[kMaxRowPanels];                           // [panels − 1]; null for one
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];       // likewise
   OuterLines<T> outer_lines[kMaxTileRows][kMaxTileVectors];
+  OuterLines<T> outer_packing[kMaxTileRows][kMaxTileVectors];  // of one line; copies what it reads and asks for nothing
   // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride
   // apart. A null pointer reads as zeros. Returns whether all values are finite.
   bool (*pack_lanes)(const T* const* x, std::ptrdiff_t offset, std::ptrdiff_t n_k, std::ptrdiff_t n_cols,

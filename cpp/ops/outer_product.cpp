@@ -3,17 +3,18 @@
 
 #include "machine/threads.hpp"
 #include "ops/indirect.hpp"
+#include "ops/map.hpp"
 #include "striate/machine.hpp"
 
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kOuterRows = 144;  // of a task of outer_product; where lanes are few, as many as fill kOuterSums
-constexpr std::ptrdiff_t kOuterLanes = 256;
-constexpr std::ptrdiff_t kOuterSums = kOuterRows * kOuterLanes;  // a small task packs much and multiplies little
+constexpr std::ptrdiff_t kOuterLanes = 256;  // most lanes of a task of outer_product
+constexpr std::ptrdiff_t kOuterSums = 144 * kOuterLanes;
+constexpr std::ptrdiff_t kLeastRows = 96;  // and least rows, where rows are cut for more tasks
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
-constexpr std::ptrdiff_t kInPlaceValues = 8192;  // between the first and the last row of a chain
-constexpr std::ptrdiff_t kOuterTasksAimed = 32;
+constexpr std::ptrdiff_t kNearValues = 512;  // between rows whose tiles pack themselves: a line of memory serves two or more
+constexpr std::ptrdiff_t kInPlaceValues = 8192;   // between the first and the last row of a chain
 constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum
 constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
 
@@ -27,6 +28,7 @@ bool is_inside(const Position& p, const Position& in) {
 
 // How a weight gradient is cut: blocks of taps, tile rows and lanes, and parts of the sum.
 struct OuterBlocking {
+  bool is_far;  // the operands do not stay in the caches
   Partition taps;
   Partition rows;  // of the register tile
   Partition lanes;
@@ -35,24 +37,50 @@ struct OuterBlocking {
   [[nodiscard]] std::ptrdiff_t n_blocks() const { return taps.n_parts * rows.n_parts * lanes.n_parts; }
 };
 
+// Most values of the sums of a task, or of a tap of it: a small task packs much and multiplies little. They share L2 with
+// the packed operands of a block and the next block's rows, each about as large.
+template <class T>
+std::ptrdiff_t most_sums() {
+  const std::ptrdiff_t fit = cache_sizes().l2_bytes / 3 / static_cast<std::ptrdiff_t>(sizeof(T));
+  return std::clamp<std::ptrdiff_t>(fit, kOuterSums, 2 * kOuterSums);
+}
+
 template <class T>
 OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
                                     const GemmKernels<T>& kernel) {
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const Partition lanes(product.swaps ? product.m : product.n, round_up(kOuterLanes, panel));
-  const std::ptrdiff_t most_rows = kOuterSums / round_up(std::min(lanes.part, lanes.n_items), kernel.width);
-  const Partition rows(product.swaps ? product.n : product.m, round_up(std::max(kOuterRows, most_rows), kernel.rows));
-  const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
-  // All taps of a block share one packing of b as long as their sums stay in L2.
-  const std::ptrdiff_t sum_bytes =
-      std::min(rows.part, rows.n_items) * std::min(lanes.part, lanes.n_items) * static_cast<std::ptrdiff_t>(sizeof(T));
-  const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, n_taps));
-  OuterBlocking blocking{.taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
-  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
   const std::ptrdiff_t n_rows = product.a.n_rows();
-  const std::ptrdiff_t wanted = ceil_div(kOuterTasksAimed, n_products * blocking.n_blocks());
-  const std::ptrdiff_t affordable = kPartialSums / std::max<std::ptrdiff_t>(1, n_products * n_taps * product.m * product.n);
-  blocking.n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
+  const bool far = is_far(n_products * n_rows * (product.m + product.n) * static_cast<std::ptrdiff_t>(sizeof(T)));
+  const std::ptrdiff_t tasks_aimed = far ? 16 : 32;
+  // Blocks of at most `part` items, a multiple of `step`, and nearly equal.
+  const auto cut = [](std::ptrdiff_t n, std::ptrdiff_t part, std::ptrdiff_t step) {
+    return Partition(n, round_up(ceil_div(n, ceil_div(n, round_up(part, step))), step));
+  };
+  const Partition lanes = cut(product.swaps ? product.m : product.n, kOuterLanes, kernel.vectors * kernel.width);
+  const std::ptrdiff_t n_lanes = round_up(std::min(lanes.part, lanes.n_items), kernel.width);
+  const std::ptrdiff_t n_tile_rows = product.swaps ? product.n : product.m;
+  const auto blocks_of = [&](std::ptrdiff_t most_rows) {
+    const Partition rows = cut(n_tile_rows, most_rows, kernel.rows);
+    const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
+    // All taps of a block share one packing of b as long as their sums stay in L2.
+    const std::ptrdiff_t sum_bytes = std::min(rows.part, rows.n_items) * n_lanes * static_cast<std::ptrdiff_t>(sizeof(T));
+    const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, n_taps));
+    return OuterBlocking{.is_far = far, .taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
+  };
+  OuterBlocking blocking = blocks_of((far ? most_sums<T>() : kOuterSums) / n_lanes);
+  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
+  const std::ptrdiff_t n_blocks = n_products * blocking.n_blocks();
+  const std::ptrdiff_t wanted =
+      std::max(ceil_div(tasks_aimed, n_blocks), std::min(ceil_div(32, n_blocks), n_rows / (3 * kPartRows)));
+  const std::ptrdiff_t affordable =
+      kPartialSums /
+      std::max<std::ptrdiff_t>(1, n_products * static_cast<std::ptrdiff_t>(product.a.taps.size()) * product.m * product.n);
+  const std::ptrdiff_t n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
+  // Still few tasks: smaller blocks.
+  if (far && n_blocks * n_parts < tasks_aimed) {
+    const std::ptrdiff_t times = ceil_div(tasks_aimed, n_blocks * n_parts);
+    blocking = blocks_of(std::max(kLeastRows, ceil_div(n_tile_rows, blocking.rows.n_parts * times)));
+  }
+  blocking.n_parts = n_parts;
   return blocking;
 }
 
@@ -66,6 +94,18 @@ struct OuterTask {
   std::ptrdiff_t row_begin, row_end;
   T* y;
   T* scratch;  // outer_scratch() values
+
+  // Blocks of rows are equally long.
+  [[nodiscard]] std::ptrdiff_t block_rows() const {
+    const std::ptrdiff_t n_rows = row_end - row_begin;
+    return ceil_div(n_rows, ceil_div(n_rows, kRowBlock));
+  }
+  [[nodiscard]] std::ptrdiff_t n_rows_from(std::ptrdiff_t row) const { return std::min(block_rows(), row_end - row); }
+  // Of a row's values, those that the task reads.
+  [[nodiscard]] std::ptrdiff_t a_begin() const { return product.swaps ? lane_begin : tile_begin; }
+  [[nodiscard]] std::ptrdiff_t a_end() const { return product.swaps ? lane_end : tile_end; }
+  [[nodiscard]] std::ptrdiff_t b_begin() const { return product.swaps ? tile_begin : lane_begin; }
+  [[nodiscard]] std::ptrdiff_t b_end() const { return product.swaps ? tile_end : lane_end; }
 };
 
 // Values between panels of packed lanes, far enough from a multiple of a page not to share cache sets.
@@ -74,13 +114,19 @@ std::ptrdiff_t panel_stride(std::ptrdiff_t panel) {
   return kRowBlock * panel + kAlignment / static_cast<std::ptrdiff_t>(sizeof(T));
 }
 
+// Values of a row of packed tiles, whether row by row or tile by tile.
+template <class T>
+std::ptrdiff_t tiles_width(std::ptrdiff_t rows, const GemmKernels<T>& kernel) {
+  return round_up(std::max(round_up(rows, kernel.width), round_up(rows, kernel.rows)), kernel.width);
+}
+
 // Values of scratch that the packed operands of one task need.
 template <class T>
 std::ptrdiff_t outer_scratch(const OuterBlocking& blocking, const GemmKernels<T>& kernel) {
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const std::ptrdiff_t rows = std::min(blocking.rows.part, blocking.rows.n_items);
   const std::ptrdiff_t lanes = std::min(blocking.lanes.part, blocking.lanes.n_items);
-  return kRowBlock * round_up(rows, kernel.width) + ceil_div(lanes, panel) * panel_stride<T>(panel);
+  return kRowBlock * tiles_width(rows, kernel) + ceil_div(lanes, panel) * panel_stride<T>(panel);
 }
 
 // Cuts rows begin … end − 1 into register tiles of nearly equal height: f(first row, rows).
@@ -96,34 +142,154 @@ void each_tile(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t most_row
   }
 }
 
-// The packed operands of kRowBlock rows.
+// Asks for rows of the next block into L2, a few lines in front of every tile.
+template <class T>
+class RowsAhead {
+ public:
+  // Values [begin, end) of each row that is not null.
+  void add(const T* const* rows, std::ptrdiff_t n, std::ptrdiff_t begin, std::ptrdiff_t end) {
+    spans_[n_spans_++] = {rows, n, begin, end};
+    n_lines_ += n * (ceil_div((end - begin) * static_cast<std::ptrdiff_t>(sizeof(T)), kAlignment) + 1);
+  }
+  void start(std::ptrdiff_t n_turns, std::ptrdiff_t most_lines) {
+    lines_a_turn_ = std::min(most_lines, ceil_div(n_lines_, n_turns));
+    next_row();
+  }
+  void turn() {
+    for (std::ptrdiff_t n = lines_a_turn_; n > 0 && next_ != nullptr;) {
+      const char* const end = std::min(end_, next_ + n * kAlignment);
+      n -= ceil_div(end - next_, kAlignment);
+      for (; next_ < end; next_ += kAlignment) {
+        __builtin_prefetch(next_, 0, 2);
+      }
+      if (next_ >= end_) {
+        next_row();
+      }
+    }
+  }
+
+ private:
+  void next_row() {
+    next_ = nullptr;
+    while (next_ == nullptr && span_ < n_spans_) {
+      const Span& span = spans_[span_];
+      if (row_ == span.n) {
+        ++span_;
+        row_ = 0;
+        continue;
+      }
+      const T* const row = span.rows[row_++];
+      if (row != nullptr) {
+        next_ = reinterpret_cast<const char*>(row + span.begin);
+        end_ = reinterpret_cast<const char*>(row + span.end);
+      }
+    }
+  }
+  struct Span {
+    const T* const* rows;
+    std::ptrdiff_t n, begin, end;
+  };
+  Span spans_[2] = {};
+  int n_spans_ = 0;
+  int span_ = 0;
+  std::ptrdiff_t row_ = 0;
+  const char* next_ = nullptr;
+  const char* end_ = nullptr;
+  std::ptrdiff_t n_lines_ = 0;
+  std::ptrdiff_t lines_a_turn_ = 0;
+};
+
+// Values between rows that are evenly spaced, else 0.
+template <class T>
+std::ptrdiff_t even_step(const T* const* x, std::ptrdiff_t n_k) {
+  const std::ptrdiff_t step = n_k < 2 ? 0 : x[1] - x[0];
+  for (std::ptrdiff_t k = 2; k < n_k; ++k) {
+    if (x[k] - x[k - 1] != step) {
+      return 0;
+    }
+  }
+  return step;
+}
+
+// The operands of kRowBlock rows. A tile that is first to read rows where they lie, evenly spaced, packs them for those
+// after it; else rows are packed in a pass of their own.
 template <class T>
 class OuterBlock {
  public:
   OuterBlock(const OuterTask<T>& task, const GemmKernels<T>& kernel)
       : task_(task),
         kernel_(kernel),
-        tiles_width_(round_up(task.tile_end - task.tile_begin, kernel.width)),
+        tiles_width_(tiles_width(task.tile_end - task.tile_begin, kernel)),
         panel_(kernel.vectors * kernel.width),
+        reads_only_lanes_((task.lane_end - task.lane_begin) % kernel.width == 0 ||
+                          (task.product.swaps && task.product.has_slack)),
         tiles_(task.scratch),
         lanes_(task.scratch + kRowBlock * tiles_width_) {}
 
   // x[k] points to the operand's values; both return whether all are finite.
   bool pack_tiles(const T* const* x, std::ptrdiff_t n_k) {
+    tiles_from_ = nullptr;
     return kernel_.pack_lanes(x, task_.tile_begin, n_k, task_.tile_end - task_.tile_begin, tiles_width_, 0, tiles_);
   }
   bool pack_lanes(const T* const* x, std::ptrdiff_t n_k) {
+    lanes_from_ = nullptr;
     return kernel_.pack_lanes(x, task_.lane_begin, n_k, task_.lane_end - task_.lane_begin, panel_, panel_stride<T>(panel_),
                               lanes_);
   }
-  void multiply(std::ptrdiff_t n_k, T* y, bool adds) const {
+  // Likewise where no pointer is null and nobody asks what is finite.
+  void take_tiles(const T* const* x, std::ptrdiff_t n_k) {
+    tiles_step_ = even_step(x, n_k);
+    if (tiles_step_ == 0 || std::abs(tiles_step_) > kNearValues) {
+      pack_tiles(x, n_k);
+    } else {
+      tiles_from_ = x[0] + task_.tile_begin;
+    }
+  }
+  void take_lanes(const T* const* x, std::ptrdiff_t n_k) {
+    lanes_step_ = even_step(x, n_k);
+    if (lanes_step_ == 0 || !reads_only_lanes_) {
+      pack_lanes(x, n_k);
+    } else {
+      lanes_from_ = x[0] + task_.lane_begin;
+    }
+  }
+  [[nodiscard]] std::ptrdiff_t n_turns() const {
+    return ceil_div(task_.lane_end - task_.lane_begin, panel_) * ceil_div(task_.tile_end - task_.tile_begin, kernel_.rows);
+  }
+  void multiply(std::ptrdiff_t n_k, T* y, bool adds, RowsAhead<T>& ahead) const {
     const std::ptrdiff_t ld = task_.product.ld;
-    const T* lanes = lanes_;
+    T* lanes = lanes_;
     for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
       const std::ptrdiff_t n_cols = std::min(panel_, task_.lane_end - j);
+      const std::ptrdiff_t vectors = ceil_div(n_cols, kernel_.width);
+      T* tile = tiles_;
       each_tile(task_.tile_begin, task_.tile_end, kernel_.rows, [&](std::ptrdiff_t i, std::ptrdiff_t n_rows) {
-        kernel_.outer[n_rows - 1][ceil_div(n_cols, kernel_.width) - 1](tiles_ + i - task_.tile_begin, tiles_width_, lanes,
-                                                                       panel_, n_k, y + i * ld + j, ld, n_cols, adds);
+        ahead.turn();
+        OuterRows<T> rows{.a = tiles_ + i - task_.tile_begin, .lda = tiles_width_, .b = lanes, .ldb = panel_, .n_k = n_k};
+        if (tiles_from_ != nullptr) {
+          rows.a = tile;
+          rows.lda = kernel_.rows;
+          tile += kRowBlock * kernel_.rows;
+        }
+        const bool packs_a = tiles_from_ != nullptr && j == task_.lane_begin;
+        const bool packs_b = lanes_from_ != nullptr && i == task_.tile_begin;
+        if (!packs_a && !packs_b) {
+          kernel_.outer[n_rows - 1][vectors - 1](rows.a, rows.lda, lanes, panel_, n_k, y + i * ld + j, ld, n_cols, adds);
+          return;
+        }
+        rows.packed_a = const_cast<T*>(rows.a);
+        rows.packed_lda = rows.lda;
+        rows.packed_b = lanes;
+        rows.packed_ldb = panel_;
+        if (packs_a) {
+          rows.a = tiles_from_ + i - task_.tile_begin;
+          rows.lda = tiles_step_;
+        }
+        if (packs_b) {
+          rows.b = lanes_from_ + j - task_.lane_begin;
+          rows.ldb = lanes_step_;
+        }
+        kernel_.outer_packing[n_rows - 1][vectors - 1](rows, y + i * ld + j, ld, n_cols, adds);
       });
     }
   }
@@ -133,8 +299,13 @@ class OuterBlock {
   const GemmKernels<T>& kernel_;
   std::ptrdiff_t tiles_width_;
   std::ptrdiff_t panel_;
-  T* tiles_;  // [k][tiles_width_]
-  T* lanes_;  // [panel][k][panel_]
+  bool reads_only_lanes_;
+  T* tiles_;                       // [k][tiles_width_], or where a tile packs them [tile][k][rows of a tile]
+  T* lanes_;                       // [panel][k][panel_]
+  const T* tiles_from_ = nullptr;  // where tiles and lanes lie that are packed on the way, or null
+  const T* lanes_from_ = nullptr;
+  std::ptrdiff_t tiles_step_ = 0;
+  std::ptrdiff_t lanes_step_ = 0;
 };
 
 // Pointers to a tap's values in `n_k` rows from `index` on, null where the tap is outside. Returns whether any is.
@@ -161,20 +332,38 @@ bool tap_pointers(const Gather<T>& gather, const Position& tap, RowIndex index, 
   return any_outside;
 }
 
+// Points to the block of rows of a, or of b, that begins with `row`. Returns whether any row of a is outside, and null.
+template <class T>
+bool point_to_a(const OuterTask<T>& task, std::ptrdiff_t row, std::ptrdiff_t tap, const T** x) {
+  const Gather<T>& a = task.product.a;
+  return tap_pointers(a, a.taps[static_cast<std::size_t>(tap)], RowIndex(row, a.grid), task.n_rows_from(row), x);
+}
+template <class T>
+void point_to_b(const OuterTask<T>& task, std::ptrdiff_t row, const T** x) {
+  const OuterProduct<T>& product = task.product;
+  RowIndex index(row, product.a.grid);
+  for (std::ptrdiff_t k = 0; k < task.n_rows_from(row); ++k) {
+    x[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
+           index.i[2] * product.b_stride[2];
+    index.next(product.a.grid);
+  }
+}
+
 // Most rows that are multiplied where they lie, in one chain: so many that they stay in L1; 0 where a copy is better. A
 // copy of few values takes as long as their product; values that are far apart share cache sets.
 template <class T>
 std::ptrdiff_t rows_in_place(const OuterProduct<T>& product, const GemmKernels<T>& kernel) {
   constexpr std::ptrdiff_t kMostDistance = 256;
-  constexpr std::ptrdiff_t kLeastRows = 8;
+  constexpr std::ptrdiff_t kMostProducts = 128 * 128 - 1;  // of a row: where each value serves many tiles, a copy is better
+  constexpr std::ptrdiff_t kLeastLine = 8;
   const std::ptrdiff_t distance = std::max(product.a.step[2] * product.a.stride[2], product.b_stride[2]);
   const std::ptrdiff_t n_lanes = product.swaps ? product.m : product.n;
   const bool reads_only_lanes = n_lanes % kernel.width == 0 || (product.swaps && product.has_slack);
-  if (distance > kMostDistance || !reads_only_lanes || product.a.is_padded()) {
+  if (distance > kMostDistance || product.m * product.n > kMostProducts || !reads_only_lanes || product.a.is_padded()) {
     return 0;
   }
   const std::ptrdiff_t rows = kInPlaceValues / std::max<std::ptrdiff_t>(1, distance);
-  return std::min(product.a.grid[2], rows) < kLeastRows ? 0 : rows;
+  return std::min(product.a.grid[2], rows) < kLeastLine ? 0 : rows;
 }
 
 // Memory to be asked for in turns, while it is not yet needed.
@@ -304,13 +493,10 @@ void run_outer_in_place(const OuterTask<T>& task, const GemmKernels<T>& kernel, 
   }
 }
 
+// `following` is a task that this thread may well do next, or null.
 template <class T>
-void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
+void run_outer(const OuterTask<T>& task, const OuterTask<T>* following, bool asks, const GemmKernels<T>& kernel) {
   const OuterProduct<T>& product = task.product;
-  if (const std::ptrdiff_t most_rows = rows_in_place(product, kernel); most_rows > 0) {
-    run_outer_in_place(task, kernel, most_rows);
-    return;
-  }
   OuterBlock<T> block(task, kernel);
   const auto pack_a = [&](const T* const* x, std::ptrdiff_t n_k) {
     return product.swaps ? block.pack_lanes(x, n_k) : block.pack_tiles(x, n_k);
@@ -318,41 +504,78 @@ void run_outer(const OuterTask<T>& task, const GemmKernels<T>& kernel) {
   const auto pack_b = [&](const T* const* x, std::ptrdiff_t n_k) {
     return product.swaps ? block.pack_tiles(x, n_k) : block.pack_lanes(x, n_k);
   };
-  const T* a[kRowBlock];
-  const T* b[kRowBlock];
+  const auto take_a = [&](const T* const* x, std::ptrdiff_t n_k) {
+    product.swaps ? block.take_lanes(x, n_k) : block.take_tiles(x, n_k);
+  };
+  const auto take_b = [&](const T* const* x, std::ptrdiff_t n_k) {
+    product.swaps ? block.take_tiles(x, n_k) : block.take_lanes(x, n_k);
+  };
+  const T* a_rows[2][kRowBlock];  // of this product of a block with a tap and of the next
+  const T* b_rows[2][kRowBlock];
   const T* a_inside[kRowBlock];
   const T* b_inside[kRowBlock];
-  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += kRowBlock) {
-    const std::ptrdiff_t n_k = std::min(kRowBlock, task.row_end - row);
-    const RowIndex first(row, product.a.grid);
-    RowIndex index = first;
-    for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-      b[k] = product.b + index.n * product.b_stride_n + index.i[0] * product.b_stride[0] + index.i[1] * product.b_stride[1] +
-             index.i[2] * product.b_stride[2];
-      index.next(product.a.grid);
+  int a_now = 0;
+  int b_now = 0;
+  point_to_b(task, task.row_begin, b_rows[0]);
+  bool any_outside = point_to_a(task, task.row_begin, task.tap_begin, a_rows[0]);
+  const bool has_one_tap = task.tap_end - task.tap_begin == 1;
+  for (std::ptrdiff_t row = task.row_begin; row < task.row_end; row += task.block_rows()) {
+    const std::ptrdiff_t n_k = task.n_rows_from(row);
+    const T* const* const b = b_rows[b_now];
+    bool b_is_finite = true;
+    if (has_one_tap && !any_outside) {
+      take_b(b, n_k);
+    } else {
+      b_is_finite = pack_b(b, n_k);
     }
-    const bool b_is_finite = pack_b(b, n_k);
     for (std::ptrdiff_t tap = task.tap_begin; tap < task.tap_end; ++tap) {
       T* const y = task.y + tap * product.stride_t;
-      const bool any_outside = tap_pointers(product.a, product.a.taps[static_cast<std::size_t>(tap)], first, n_k, a);
-      if (!any_outside || b_is_finite) {
+      const bool adds = row > task.row_begin;
+      const T* const* const a = a_rows[a_now];
+      const bool leaves_out = any_outside && !b_is_finite;
+      if (!any_outside) {
+        take_a(a, n_k);
+      } else if (!leaves_out) {
         pack_a(a, n_k);
-        block.multiply(n_k, y, row > task.row_begin);
-        continue;
       }
-      // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
-      std::ptrdiff_t n_inside = 0;
-      for (std::ptrdiff_t k = 0; k < n_k; ++k) {
-        if (a[k] != nullptr) {
-          a_inside[n_inside] = a[k];
-          b_inside[n_inside++] = b[k];
+      // The rows of the next product are found now, and asked for while this one is computed.
+      RowsAhead<T> ahead;
+      const bool ends_block = tap + 1 == task.tap_end;
+      const bool ends_task = ends_block && row + n_k == task.row_end;
+      const OuterTask<T>* const next = ends_task ? following : &task;
+      if (next != nullptr) {
+        const std::ptrdiff_t next_row = ends_task ? next->row_begin : ends_block ? row + n_k : row;
+        const std::ptrdiff_t next_tap = ends_block ? next->tap_begin : tap + 1;
+        const std::ptrdiff_t n_next = next->n_rows_from(next_row);
+        if (ends_block) {
+          point_to_b(*next, next_row, b_rows[1 - b_now]);
+          ahead.add(b_rows[1 - b_now], n_next, next->b_begin(), next->b_end());
+        }
+        any_outside = point_to_a(*next, next_row, next_tap, a_rows[1 - a_now]);
+        ahead.add(a_rows[1 - a_now], n_next, next->a_begin(), next->a_end());
+        if (asks) {
+          ahead.start(block.n_turns(), std::ptrdiff_t{2} * kernel.rows * kernel.vectors);
         }
       }
-      pack_a(a_inside, n_inside);
-      pack_b(b_inside, n_inside);
-      block.multiply(n_inside, y, row > task.row_begin);
-      pack_b(b, n_k);
+      if (!leaves_out) {
+        block.multiply(n_k, y, adds, ahead);
+      } else {
+        // Zeros must not meet a value that is not finite: leave the rows out, and pack b again for the next tap.
+        std::ptrdiff_t n_inside = 0;
+        for (std::ptrdiff_t k = 0; k < n_k; ++k) {
+          if (a[k] != nullptr) {
+            a_inside[n_inside] = a[k];
+            b_inside[n_inside++] = b[k];
+          }
+        }
+        pack_a(a_inside, n_inside);
+        pack_b(b_inside, n_inside);
+        block.multiply(n_inside, y, adds, ahead);
+        pack_b(b, n_k);
+      }
+      a_now = 1 - a_now;
     }
+    b_now = 1 - b_now;
   }
 }
 
@@ -399,29 +622,40 @@ void outer_product(std::vector<OuterProduct<T>> products) {
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = outer_scratch<T>(blocking, kernel);
   const Buffer<T> scratch(n_workers * scratch_size);
-  const auto run = [&](std::ptrdiff_t task, int worker) {
-    const std::ptrdiff_t lane_block = task % blocking.lanes.n_parts;
-    task /= blocking.lanes.n_parts;
-    const std::ptrdiff_t row_block = task % blocking.rows.n_parts;
-    task /= blocking.rows.n_parts;
-    const std::ptrdiff_t tap_block = task % blocking.taps.n_parts;
-    task /= blocking.taps.n_parts;
-    const std::ptrdiff_t part = task % n_parts;
-    const std::ptrdiff_t which = task / n_parts;
-    run_outer<T>({.product = products[static_cast<std::size_t>(which)],
-                  .tap_begin = blocking.taps.begin(tap_block),
-                  .tap_end = blocking.taps.end(tap_block),
-                  .tile_begin = blocking.rows.begin(row_block),
-                  .tile_end = blocking.rows.end(row_block),
-                  .lane_begin = blocking.lanes.begin(lane_block),
-                  .lane_end = blocking.lanes.end(lane_block),
-                  .row_begin = part * n_rows / n_parts,
-                  .row_end = (part + 1) * n_rows / n_parts,
-                  .y = sums(which, part),
-                  .scratch = scratch.data() + worker * scratch_size},
-                 kernel);
+  const std::ptrdiff_t n_tasks = n_products * n_parts * blocking.n_blocks();
+  const auto task_at = [&](std::ptrdiff_t i, int worker) {
+    const std::ptrdiff_t lane_block = i % blocking.lanes.n_parts;
+    i /= blocking.lanes.n_parts;
+    const std::ptrdiff_t row_block = i % blocking.rows.n_parts;
+    i /= blocking.rows.n_parts;
+    const std::ptrdiff_t tap_block = i % blocking.taps.n_parts;
+    i /= blocking.taps.n_parts;
+    const std::ptrdiff_t part = i % n_parts;
+    const std::ptrdiff_t which = i / n_parts;
+    return OuterTask<T>{.product = products[static_cast<std::size_t>(which)],
+                        .tap_begin = blocking.taps.begin(tap_block),
+                        .tap_end = blocking.taps.end(tap_block),
+                        .tile_begin = blocking.rows.begin(row_block),
+                        .tile_end = blocking.rows.end(row_block),
+                        .lane_begin = blocking.lanes.begin(lane_block),
+                        .lane_end = blocking.lanes.end(lane_block),
+                        .row_begin = part * n_rows / n_parts,
+                        .row_end = (part + 1) * n_rows / n_parts,
+                        .y = sums(which, part),
+                        .scratch = scratch.data() + worker * scratch_size};
   };
-  parallel_for(n_products * n_parts * blocking.n_blocks(), run, n_workers);
+  const std::ptrdiff_t most_in_place = rows_in_place(first, kernel);
+  const auto run = [&](std::ptrdiff_t i, int worker) {
+    const OuterTask<T> task = task_at(i, worker);
+    if (most_in_place > 0) {
+      run_outer_in_place(task, kernel, most_in_place);
+      return;
+    }
+    // Threads take turns, more or less.
+    const OuterTask<T> following = task_at(std::min(i + n_workers, n_tasks - 1), worker);
+    run_outer(task, i + n_workers < n_tasks ? &following : nullptr, blocking.is_far, kernel);
+  };
+  parallel_for(n_tasks, run, n_workers);
   if (n_parts == 1) {
     return;
   }
