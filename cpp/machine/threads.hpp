@@ -14,7 +14,8 @@ using TileFn = void (*)(void* ctx, std::ptrdiff_t tile, int worker);
 
 inline constexpr int kAllThreads = 1 << 20;
 
-// Runs all tiles and returns when they are done; the caller works too. Tiles are claimed from one counter.
+// Runs all tiles and returns when they are done; the caller works too. Each worker takes the tiles of a range of
+// its own in turn, then helps with the others'.
 // Flush-to-zero is on inside and restored after. fn must not throw. A call made inside a tile, in a forked child or while
 // another thread's call is under way runs serially on the calling thread. A caller with scratch memory per worker reads
 // thread_count() once and passes it as `most_workers`.

@@ -11,6 +11,7 @@ namespace {
 
 constexpr std::ptrdiff_t kOuterLanes = 256;  // most lanes of a task of outer_product
 constexpr std::ptrdiff_t kOuterSums = 144 * kOuterLanes;
+constexpr std::ptrdiff_t kLeastTasks = 16;
 constexpr std::ptrdiff_t kLeastRows = 96;  // and least rows, where rows are cut for more tasks
 constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
 constexpr std::ptrdiff_t kNearValues = 512;  // between rows whose tiles pack themselves: a line of memory serves two or more
@@ -76,8 +77,8 @@ OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff
       std::max<std::ptrdiff_t>(1, n_products * static_cast<std::ptrdiff_t>(product.a.taps.size()) * product.m * product.n);
   const std::ptrdiff_t n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
   // Still few tasks: smaller blocks.
-  if (far && n_blocks * n_parts < tasks_aimed) {
-    const std::ptrdiff_t times = ceil_div(tasks_aimed, n_blocks * n_parts);
+  if (n_blocks * n_parts < kLeastTasks) {
+    const std::ptrdiff_t times = ceil_div(kLeastTasks, n_blocks * n_parts);
     blocking = blocks_of(std::max(kLeastRows, ceil_div(n_tile_rows, blocking.rows.n_parts * times)));
   }
   blocking.n_parts = n_parts;
@@ -651,9 +652,10 @@ void outer_product(std::vector<OuterProduct<T>> products) {
       run_outer_in_place(task, kernel, most_in_place);
       return;
     }
-    // Threads take turns, more or less.
-    const OuterTask<T> following = task_at(std::min(i + n_workers, n_tasks - 1), worker);
-    run_outer(task, i + n_workers < n_tasks ? &following : nullptr, blocking.is_far, kernel);
+    // Threads go through neighbouring tasks.
+    const bool is_last = i + 1 == n_tasks;
+    const OuterTask<T> following = task_at(is_last ? i : i + 1, worker);
+    run_outer(task, is_last ? nullptr : &following, blocking.is_far, kernel);
   };
   parallel_for(n_tasks, run, n_workers);
   if (n_parts == 1) {
