@@ -29,7 +29,7 @@ bool is_inside(const Position& p, const Position& in) {
 
 // How a weight gradient is cut: blocks of taps, tile rows and lanes, and parts of the sum.
 struct OuterBlocking {
-  bool is_far;  // the operands do not stay in the caches
+  bool asks;  // for memory ahead: the operands do not stay in L2
   Partition taps;
   Partition rows;  // of the register tile
   Partition lanes;
@@ -50,7 +50,8 @@ template <class T>
 OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff_t n_products,
                                     const GemmKernels<T>& kernel) {
   const std::ptrdiff_t n_rows = product.a.n_rows();
-  const bool far = is_far(n_products * n_rows * (product.m + product.n) * static_cast<std::ptrdiff_t>(sizeof(T)));
+  const std::ptrdiff_t n_bytes = n_products * n_rows * (product.m + product.n) * static_cast<std::ptrdiff_t>(sizeof(T));
+  const bool far = is_far(n_bytes);
   const std::ptrdiff_t tasks_aimed = far ? 16 : 32;
   // Blocks of at most `part` items, a multiple of `step`, and nearly equal.
   const auto cut = [](std::ptrdiff_t n, std::ptrdiff_t part, std::ptrdiff_t step) {
@@ -59,27 +60,25 @@ OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff
   const Partition lanes = cut(product.swaps ? product.m : product.n, kOuterLanes, kernel.vectors * kernel.width);
   const std::ptrdiff_t n_lanes = round_up(std::min(lanes.part, lanes.n_items), kernel.width);
   const std::ptrdiff_t n_tile_rows = product.swaps ? product.n : product.m;
-  const auto blocks_of = [&](std::ptrdiff_t most_rows) {
+  const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
+  const auto blocks_of = [&](std::ptrdiff_t most_rows, std::ptrdiff_t most_taps) {
     const Partition rows = cut(n_tile_rows, most_rows, kernel.rows);
-    const auto n_taps = static_cast<std::ptrdiff_t>(product.a.taps.size());
     // All taps of a block share one packing of b as long as their sums stay in L2.
     const std::ptrdiff_t sum_bytes = std::min(rows.part, rows.n_items) * n_lanes * static_cast<std::ptrdiff_t>(sizeof(T));
-    const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, n_taps));
-    return OuterBlocking{.is_far = far, .taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
+    const Partition taps(n_taps, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 4 / sum_bytes, 1, most_taps));
+    return OuterBlocking{.asks = n_bytes > cache_sizes().l2_bytes, .taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
   };
-  OuterBlocking blocking = blocks_of((far ? most_sums<T>() : kOuterSums) / n_lanes);
+  OuterBlocking blocking = blocks_of((far ? most_sums<T>() : kOuterSums) / n_lanes, n_taps);
   // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
   const std::ptrdiff_t n_blocks = n_products * blocking.n_blocks();
   const std::ptrdiff_t wanted =
       std::max(ceil_div(tasks_aimed, n_blocks), std::min(ceil_div(32, n_blocks), n_rows / (3 * kPartRows)));
-  const std::ptrdiff_t affordable =
-      kPartialSums /
-      std::max<std::ptrdiff_t>(1, n_products * static_cast<std::ptrdiff_t>(product.a.taps.size()) * product.m * product.n);
+  const std::ptrdiff_t affordable = kPartialSums / std::max<std::ptrdiff_t>(1, n_products * n_taps * product.m * product.n);
   const std::ptrdiff_t n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
   // Still few tasks: smaller blocks.
   if (n_blocks * n_parts < kLeastTasks) {
     const std::ptrdiff_t times = ceil_div(kLeastTasks, n_blocks * n_parts);
-    blocking = blocks_of(std::max(kLeastRows, ceil_div(n_tile_rows, blocking.rows.n_parts * times)));
+    blocking = blocks_of(std::max(kLeastRows, ceil_div(n_tile_rows, blocking.rows.n_parts * times)), 1);
   }
   blocking.n_parts = n_parts;
   return blocking;
@@ -145,7 +144,7 @@ void each_tile(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t most_row
 
 // Asks for rows of the next block into L2, a few lines in front of every tile.
 template <class T>
-class RowsAhead {
+class BlockAhead {
  public:
   // Values [begin, end) of each row that is not null.
   void add(const T* const* rows, std::ptrdiff_t n, std::ptrdiff_t begin, std::ptrdiff_t end) {
@@ -257,7 +256,7 @@ class OuterBlock {
   [[nodiscard]] std::ptrdiff_t n_turns() const {
     return ceil_div(task_.lane_end - task_.lane_begin, panel_) * ceil_div(task_.tile_end - task_.tile_begin, kernel_.rows);
   }
-  void multiply(std::ptrdiff_t n_k, T* y, bool adds, RowsAhead<T>& ahead) const {
+  void multiply(std::ptrdiff_t n_k, T* y, bool adds, BlockAhead<T>& ahead) const {
     const std::ptrdiff_t ld = task_.product.ld;
     T* lanes = lanes_;
     for (std::ptrdiff_t j = task_.lane_begin; j < task_.lane_end; j += panel_, lanes += panel_stride<T>(panel_)) {
@@ -540,7 +539,7 @@ void run_outer(const OuterTask<T>& task, const OuterTask<T>* following, bool ask
         pack_a(a, n_k);
       }
       // The rows of the next product are found now, and asked for while this one is computed.
-      RowsAhead<T> ahead;
+      BlockAhead<T> ahead;
       const bool ends_block = tap + 1 == task.tap_end;
       const bool ends_task = ends_block && row + n_k == task.row_end;
       const OuterTask<T>* const next = ends_task ? following : &task;
@@ -655,7 +654,7 @@ void outer_product(std::vector<OuterProduct<T>> products) {
     // Threads go through neighbouring tasks.
     const bool is_last = i + 1 == n_tasks;
     const OuterTask<T> following = task_at(is_last ? i : i + 1, worker);
-    run_outer(task, is_last ? nullptr : &following, blocking.is_far, kernel);
+    run_outer(task, is_last ? nullptr : &following, blocking.asks, kernel);
   };
   parallel_for(n_tasks, run, n_workers);
   if (n_parts == 1) {

@@ -51,6 +51,16 @@ LAYERS = [
     Layer(4, 16, 96, 112),
     Layer(3, 144, 24, 101),
     Layer(9, 257, 64, 40),
+    # Weight gradients whose tiles pack what they read and ask for the next block: of near rows; of rows so far apart that a
+    # pass packs those of tiles; of unevenly spaced ones; of channels that end inside a vector; of taps outside the image;
+    # and of groups.
+    Layer(7, 512, 128, 29),
+    Layer(5, 136, 264, 41),
+    Layer(5, 648, 96, 29),
+    Layer(3, 264, 256, 71, 1, 2),
+    Layer(4, 129, 136, 65),
+    Layer(5, 128, 192, 57, 3, 2),
+    Layer(4, 288, 288, 43, 1, 1, 2),
 ]
 
 
