@@ -9,14 +9,16 @@
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kOuterLanes = 256;  // most lanes of a task of outer_product
-constexpr std::ptrdiff_t kOuterSums = 144 * kOuterLanes;
-constexpr std::ptrdiff_t kLeastTasks = 16;
-constexpr std::ptrdiff_t kLeastRows = 96;  // and least rows, where rows are cut for more tasks
-constexpr std::ptrdiff_t kRowBlock = 128;  // rows of a block of outer_product: its packed operands stay in L2, a panel in L1
+// A task of outer_product sums over blocks of rows, whose packed operands stay in L2 and a panel of them in L1.
+constexpr std::ptrdiff_t kRowBlock = 128;
+constexpr std::ptrdiff_t kOuterLanes = 256;               // of a task, at most
+constexpr std::ptrdiff_t kOuterSums = 144 * kOuterLanes;  // of a task and a tap, at most; twice as many where L2 has room
+constexpr std::ptrdiff_t kLeastTasks = 16;                // else blocks of sums are cut smaller,
+constexpr std::ptrdiff_t kLeastRows = 96;                 // to no fewer rows of the register tile than these
 constexpr std::ptrdiff_t kNearValues = 512;  // between rows whose tiles pack themselves: a line of memory serves two or more
 constexpr std::ptrdiff_t kInPlaceValues = 8192;   // between the first and the last row of a chain
 constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum
+constexpr std::ptrdiff_t kLongPartRows = 768;     // beside which writing and reading its sums costs little
 constexpr std::ptrdiff_t kPartialSums = 1 << 20;  // most values of partial sums
 
 bool is_inside(const Position& p, const Position& in) {
@@ -38,7 +40,7 @@ struct OuterBlocking {
   [[nodiscard]] std::ptrdiff_t n_blocks() const { return taps.n_parts * rows.n_parts * lanes.n_parts; }
 };
 
-// Most values of the sums of a task, or of a tap of it: a small task packs much and multiplies little. They share L2 with
+// Most sums of a task and a tap where operands are far: a small task packs much and multiplies little. They share L2 with
 // the packed operands of a block and the next block's rows, each about as large.
 template <class T>
 std::ptrdiff_t most_sums() {
@@ -52,7 +54,7 @@ OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff
   const std::ptrdiff_t n_rows = product.a.n_rows();
   const std::ptrdiff_t n_bytes = n_products * n_rows * (product.m + product.n) * static_cast<std::ptrdiff_t>(sizeof(T));
   const bool far = is_far(n_bytes);
-  const std::ptrdiff_t tasks_aimed = far ? 16 : 32;
+  const std::ptrdiff_t tasks_aimed = far ? kLeastTasks : 2 * kLeastTasks;
   // Blocks of at most `part` items, a multiple of `step`, and nearly equal.
   const auto cut = [](std::ptrdiff_t n, std::ptrdiff_t part, std::ptrdiff_t step) {
     return Partition(n, round_up(ceil_div(n, ceil_div(n, round_up(part, step))), step));
@@ -69,10 +71,11 @@ OuterBlocking choose_outer_blocking(const OuterProduct<T>& product, std::ptrdiff
     return OuterBlocking{.asks = n_bytes > cache_sizes().l2_bytes, .taps = taps, .rows = rows, .lanes = lanes, .n_parts = 1};
   };
   OuterBlocking blocking = blocks_of((far ? most_sums<T>() : kOuterSums) / n_lanes, n_taps);
-  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small.
+  // Few blocks: split the sum into parts of at least kPartRows rows, as long as the partial sums are small; into more than
+  // are needed where parts are long.
   const std::ptrdiff_t n_blocks = n_products * blocking.n_blocks();
   const std::ptrdiff_t wanted =
-      std::max(ceil_div(tasks_aimed, n_blocks), std::min(ceil_div(32, n_blocks), n_rows / (3 * kPartRows)));
+      std::max(ceil_div(tasks_aimed, n_blocks), std::min(ceil_div(2 * kLeastTasks, n_blocks), n_rows / kLongPartRows));
   const std::ptrdiff_t affordable = kPartialSums / std::max<std::ptrdiff_t>(1, n_products * n_taps * product.m * product.n);
   const std::ptrdiff_t n_parts = std::max<std::ptrdiff_t>(1, std::min({wanted, affordable, n_rows / kPartRows}));
   // Still few tasks: smaller blocks.
