@@ -94,6 +94,15 @@ void bind_map(py::module_& m) {
         [op](const Array& x, const std::vector<int>& dim, bool keepdim) { return reduce(op, x, dim, keepdim); },
         py::arg("x"), py::kw_only(), py::arg("dim"), py::arg("keepdim"), NoGil());
   }
+  m.def(
+      "mean", [](const Array& x, const std::vector<int>& dim, bool keepdim) { return mean(x, dim, keepdim); }, py::arg("x"),
+      py::kw_only(), py::arg("dim"), py::arg("keepdim"), NoGil());
+  m.def(
+      "mean_grad",
+      [](const Array& grad_y, const Sizes& kept, const Sizes& shape) {
+        return mean_grad(grad_y, extents(kept), extents(shape));
+      },
+      py::arg("grad_y"), py::kw_only(), py::arg("kept"), py::arg("shape"), NoGil());
 }
 
 }  // namespace striate

@@ -193,4 +193,36 @@ Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim) {
   return result_dtype == computed ? y : convert(y, result_dtype);
 }
 
+namespace {
+
+Array divided(const Array& x, std::ptrdiff_t n) {
+  static const int op = find_map_op("div");
+  const Array count = Array::empty(DType::float64, {});
+  *count.data<double>() = static_cast<double>(n);
+  const Array divisor = convert(count, x.dtype());
+  const Array* const operands[] = {&x, &divisor};
+  return map(op, operands);
+}
+
+}  // namespace
+
+Array mean(const Array& x, std::span<const int> dims, bool keepdim) {
+  check<DTypeError>(x.dtype() == DType::float32 || x.dtype() == DType::float64, "mean: expected float32 or float64, got ",
+                    dtype_name(x.dtype()), "; convert with .to(float32)");
+  const unsigned axes = reduced_axes("mean", x, dims);
+  std::ptrdiff_t n = 1;
+  for (int axis = 0; axis < x.rank(); ++axis) {
+    n *= (axes >> axis & 1U) != 0 ? x.shape(axis) : 1;
+  }
+  return divided(reduce(static_cast<int>(ReduceOp::sum), x, dims, keepdim), n);
+}
+
+Array mean_grad(const Array& grad_y, const Extents& kept, const Extents& shape) {
+  std::ptrdiff_t n = 1;
+  for (int axis = 0; axis < shape.rank(); ++axis) {
+    n *= kept[axis] == shape[axis] ? 1 : shape[axis];
+  }
+  return reshape(divided(grad_y, n), kept).broadcast_to(shape);
+}
+
 }  // namespace striate

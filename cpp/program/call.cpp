@@ -304,6 +304,17 @@ Call make_reduce(const Attributes& a) {
   };
 }
 
+Call make_mean(const Attributes& a) {
+  return [dims = a.axes("dim"), keepdim = a.flag("keepdim")](Operands in, Results out) {
+    out[0] = mean(*in[0], dims, keepdim);
+  };
+}
+Call make_mean_grad(const Attributes& a) {
+  return [kept = a.extents("kept"), shape = a.extents("shape")](Operands in, Results out) {
+    out[0] = mean_grad(*in[0], kept, shape);
+  };
+}
+
 template <int kOp>
 Call make_rows(const Attributes& a) {
   return [dim = a.axis("dim")](Operands in, Results out) { out[0] = rows_op(kOp, *in[0], kOp < 2 ? nullptr : in[1], dim); };
@@ -744,6 +755,8 @@ const std::map<std::string, Make, std::less<>>& table() {
         {"layer_norm", make_layer_norm},
         {"layer_norm_grad", make_layer_norm_grad},
         {"sum", make_reduce<0>},
+        {"mean", make_mean},
+        {"mean_grad", make_mean_grad},
         {"prod", make_reduce<1>},
         {"max", make_reduce<2>},
         {"min", make_reduce<3>},

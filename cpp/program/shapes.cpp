@@ -474,7 +474,7 @@ Table make_table() {
        {"sum", "mean", "max", "min", "prod", "argmax", "argmin", "var", "logsumexp", "amax", "amin", "all", "any"}) {
     table[op] = reduce_fn;
   }
-  for (const char* op : {"reshape", "expand", "spread", "slice_grad", "scatter_add", "index_add", "full"}) {
+  for (const char* op : {"reshape", "expand", "spread", "mean_grad", "slice_grad", "scatter_add", "index_add", "full"}) {
     table[op] = shape_fn;
   }
   for (const char* op : {"batch_norm_update", "sgd_step", "adam_step", "rmsprop_step"}) {

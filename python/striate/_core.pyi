@@ -142,6 +142,8 @@ __all__: list[str] = [
     "maximum",
     "maximum_dim",
     "maximum_grad",
+    "mean",
+    "mean_grad",
     "measure_fma",
     "measure_stream",
     "memory_stats",
@@ -961,6 +963,15 @@ def max_pool_taps(
 def maximum(arg0: Array, arg1: Array) -> Array: ...
 def maximum_dim(arg0: Dim, arg1: Dim) -> Dim: ...
 def maximum_grad(arg0: Array, arg1: Array, arg2: Array) -> Array: ...
+def mean(
+    x: Array, *, dim: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], keepdim: bool
+) -> Array: ...
+def mean_grad(
+    grad_y: Array,
+    *,
+    kept: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    shape: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+) -> Array: ...
 def measure_fma(dtype: ..., seconds: typing.SupportsFloat | typing.SupportsIndex) -> float: ...
 def measure_stream(
     name: str, n_bytes: typing.SupportsInt | typing.SupportsIndex, repeats: typing.SupportsInt | typing.SupportsIndex

@@ -40,7 +40,7 @@ NOT_RECORDED = {
 #: Ops that the core does not compute: a graph that holds one is refused.
 HOST_OPS: dict[str, str] = {}
 #: Divide by a number of pixels that Python reads: their record holds for that number alone.
-READS_PIXELS = {"mean-last-keepdim", "mean-pixels", "std-pixels", "var-last-keepdim", "var-pixels"}
+READS_PIXELS = {"std-pixels", "var-last-keepdim", "var-pixels"}
 RECORDED = [case for case in CASES if case.id not in NOT_RECORDED]
 
 

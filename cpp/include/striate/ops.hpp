@@ -236,6 +236,10 @@ struct MapInfo {
 
 // op: 0 sum, 1 product, 2 maximum, 3 minimum; no dims means all. Sums and products of integers are int64.
 [[nodiscard]] Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim);
+// Σ x / n of float32 or float64.
+[[nodiscard]] Array mean(const Array& x, std::span<const int> dims, bool keepdim);
+// Its gradient: grad_y, viewed as `kept`, over the number of elements that each of its own stands for in `shape`.
+[[nodiscard]] Array mean_grad(const Array& grad_y, const Extents& kept, const Extents& shape);
 
 // ---- rows along one axis (ops/softmax.cpp) ----
 

@@ -53,6 +53,24 @@ def _sum_vjp(node: Any, g: Tensor) -> tuple[Tensor]:
 _sum = register(Op("sum", _core.sum, _sum_vjp))
 
 
+def _mean_vjp(node: Any, g: Tensor) -> tuple[Tensor]:
+    shape = node.shapes[0]
+    return (_mean_grad(g, kept=kept_shape(shape, node.attributes["dim"]), shape=shape),)
+
+
+def _mean_grad_vjp(node: Any, g: Tensor) -> tuple[Tensor]:
+    kept, shape = node.attributes["kept"], node.attributes["shape"]
+    dim = [i for i, (a, b) in enumerate(zip(kept, shape, strict=True)) if a != b]
+    if dim:
+        g = _mean(g, dim=dim, keepdim=True)
+    return (_spread(g, kept=node.shapes[0], shape=node.shapes[0]),)
+
+
+#: A row of its own, so that a record counts the elements of whatever size comes.
+_mean = register(Op("mean", _core.mean, _mean_vjp))
+_mean_grad = register(Op("mean_grad", _core.mean_grad, _mean_grad_vjp))
+
+
 def sum_to(g: Tensor, shape: tuple[int, ...], dtype: Any) -> Tensor:
     """Sum a gradient over the axes that broadcasting added, down to `shape`, and convert it to `dtype`."""
     if g.shape != shape:
@@ -147,10 +165,9 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     DTypeError
         Integers or bool: convert with .to(float32).
     """
-    if not x.dtype.is_floating_point:
-        raise _core.DTypeError(f"mean: expected float32 or float64, got {x.dtype}; convert with .to(float32)")
-    total = _sum(x, dim=axes(dim), keepdim=keepdim)
-    return total / float(_count(x.shape, axes(dim)) if x.ndim else 1)  # type: ignore[no-any-return]
+    if dim is not None and not isinstance(dim, int) and len(dim) == 0:
+        dim = None
+    return _mean(x, dim=axes(dim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
 @public

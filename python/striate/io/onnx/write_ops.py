@@ -302,7 +302,11 @@ def _reduces(op_type: str) -> Row:
 
 
 ROWS.update(
-    sum=_reduces("ReduceSum"), prod=_reduces("ReduceProd"), max=_reduces("ReduceMax"), min=_reduces("ReduceMin")
+    sum=_reduces("ReduceSum"),
+    mean=_reduces("ReduceMean"),
+    prod=_reduces("ReduceProd"),
+    max=_reduces("ReduceMax"),
+    min=_reduces("ReduceMin"),
 )
 
 
