@@ -13,8 +13,8 @@ namespace {
 constexpr std::ptrdiff_t kRowBlock = 128;
 constexpr std::ptrdiff_t kOuterLanes = 256;               // of a task, at most
 constexpr std::ptrdiff_t kOuterSums = 144 * kOuterLanes;  // of a task and a tap, at most; twice as many where L2 has room
-constexpr std::ptrdiff_t kLeastTasks = 16;                // else blocks of sums are cut smaller,
-constexpr std::ptrdiff_t kLeastRows = 96;                 // to no fewer rows of the register tile than these
+constexpr std::ptrdiff_t kLeastTasks = 16;                // where there are fewer, blocks are cut smaller,
+constexpr std::ptrdiff_t kLeastRows = 96;                 // but not below so many rows of the register tile
 constexpr std::ptrdiff_t kNearValues = 512;  // between rows whose tiles pack themselves: a line of memory serves two or more
 constexpr std::ptrdiff_t kInPlaceValues = 8192;   // between the first and the last row of a chain
 constexpr std::ptrdiff_t kPartRows = 256;         // least rows of a part of a split sum

@@ -238,7 +238,8 @@ struct MapInfo {
 [[nodiscard]] Array reduce(int op, const Array& x, std::span<const int> dims, bool keepdim);
 // Σ x / n of float32 or float64.
 [[nodiscard]] Array mean(const Array& x, std::span<const int> dims, bool keepdim);
-// Its gradient: grad_y, viewed as `kept`, over the number of elements that each of its own stands for in `shape`.
+// Its gradient, of `shape`: grad_y viewed as `kept`, where the axes of the mean have size 1, over the number of its
+// elements.
 [[nodiscard]] Array mean_grad(const Array& grad_y, const Extents& kept, const Extents& shape);
 
 // ---- rows along one axis (ops/softmax.cpp) ----

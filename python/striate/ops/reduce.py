@@ -33,12 +33,17 @@ def _expand(x: Any, *, kept: tuple[int, ...], shape: tuple[int, ...]) -> Any:
     return viewed.broadcast_to(shape)
 
 
-def _expand_back(node: Any, g: Tensor) -> tuple[Tensor]:
+def _gathered(node: Any, g: Tensor, reduce: Op) -> tuple[Tensor]:
+    """Reduce a gradient over the axes that the node broadcast, in the shape of the node's input."""
     kept, shape = node.attributes["kept"], node.attributes["shape"]
     dim = [i for i, (a, b) in enumerate(zip(kept, shape, strict=True)) if a != b]
     if dim:
-        g = _sum(g, dim=dim, keepdim=True)
+        g = reduce(g, dim=dim, keepdim=True)
     return (_spread(g, kept=node.shapes[0], shape=node.shapes[0]),)
+
+
+def _expand_back(node: Any, g: Tensor) -> tuple[Tensor]:
+    return _gathered(node, g, _sum)
 
 
 #: (x, kept, shape): view x under the shape `kept` (same elements), then broadcast it to `shape` without a copy.
@@ -59,11 +64,7 @@ def _mean_vjp(node: Any, g: Tensor) -> tuple[Tensor]:
 
 
 def _mean_grad_vjp(node: Any, g: Tensor) -> tuple[Tensor]:
-    kept, shape = node.attributes["kept"], node.attributes["shape"]
-    dim = [i for i, (a, b) in enumerate(zip(kept, shape, strict=True)) if a != b]
-    if dim:
-        g = _mean(g, dim=dim, keepdim=True)
-    return (_spread(g, kept=node.shapes[0], shape=node.shapes[0]),)
+    return _gathered(node, g, _mean)
 
 
 #: A row of its own, so that a record counts the elements of whatever size comes.
@@ -112,8 +113,6 @@ def sum(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     -----
     The order of additions is a tree fixed by the shape and memory order of x: the same bits for any number of threads.
     """
-    if dim is not None and not isinstance(dim, int) and len(dim) == 0:
-        dim = None
     return _sum(x, dim=axes(dim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
@@ -165,8 +164,6 @@ def mean(x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     DTypeError
         Integers or bool: convert with .to(float32).
     """
-    if dim is not None and not isinstance(dim, int) and len(dim) == 0:
-        dim = None
     return _mean(x, dim=axes(dim), keepdim=keepdim)  # type: ignore[no-any-return]
 
 
