@@ -32,7 +32,7 @@ struct Epilogue {
   std::ptrdiff_t addend = 0;  // elements from a place of y to the value that is added there
   bool gates = false;
   std::ptrdiff_t gate = 0;  // likewise: where that value is not positive, the result is 0
-  // Memory that an asking tile asks for meanwhile: from here on, ahead_step bytes for every two values of k.
+  // Memory that an asking strip asks for meanwhile: from here on, ahead_step bytes for every two values of k.
   const char* ahead = nullptr;
   std::ptrdiff_t ahead_step = 0;
 };
@@ -45,6 +45,21 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
                           const T* b,   // [n_taps][k][vectors · width], packed, zero beyond n_cols
                           T* const* y,  // [rows] pointers to rows of the result
                           std::ptrdiff_t column, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
+
+// Tiles of rows that are evenly spaced, one after another; of a single tap.
+template <class T>
+struct Strip {
+  const T* x;
+  std::ptrdiff_t x_step;  // elements between rows
+  std::ptrdiff_t k;
+  T* y;
+  std::ptrdiff_t y_step;
+  std::ptrdiff_t n_tiles;
+};
+template <class T>
+using GemmStrip = void (*)(const Strip<T>& strip,
+                           const T* b,  // [k][vectors · width], packed, zero beyond n_cols
+                           std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
 // As a tile of one row, for neighbouring panels of full width at once; only the last may have fewer columns of its own.
 template <class T>
@@ -97,14 +112,15 @@ struct Overlap {
 
 template <class T>
 struct GemmKernels {
-  int width;                                               // lanes of a vector
-  int rows;                                                // rows of the full tile
-  int narrow_rows;                                         // rows of the tile of one vector, at least as many
-  int vectors;                                             // vectors of the full tile; its columns are vectors · width
-  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];         // [rows − 1][vectors − 1]
-  GemmTile<T> asking_tile[kMaxTileRows][kMaxTileVectors];  // likewise; the others do not ask for memory ahead
-  GemmRow<T> row[kMaxRowPanels];                           // [panels − 1]; null for one
-  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];       // likewise
+  int width;                                        // lanes of a vector
+  int rows;                                         // rows of the full tile
+  int narrow_rows;                                  // rows of the tile of one vector, at least as many
+  int vectors;                                      // vectors of the full tile; its columns are vectors · width
+  GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];  // [rows − 1][vectors − 1]
+  GemmStrip<T> strip[kMaxTileRows][kMaxTileVectors];
+  GemmStrip<T> asking_strip[kMaxTileRows][kMaxTileVectors];  // the others do not ask for memory ahead
+  GemmRow<T> row[kMaxRowPanels];                             // [panels − 1]; null for one
+  OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];
   OuterLines<T> outer_lines[kMaxTileRows][kMaxTileVectors];
   OuterLines<T> outer_packing[kMaxTileRows][kMaxTileVectors];  // of one line; copies what it reads and asks for nothing
   // out[n / panel][k][n % panel] = x[k][offset + n] for n < n_cols, zero up to a whole vector; panels are panel_stride

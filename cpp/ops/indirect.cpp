@@ -137,9 +137,8 @@ class RowWalk {
   void take(int n, const T** x, T** y, Position* at) {
     const std::ptrdiff_t x_step = gemm_.a.step[2] * gemm_.a.stride[2];
     const std::ptrdiff_t y_step = gemm_.y.stride[2];
-    const std::ptrdiff_t length = gemm_.a.grid[2];
     for (int m = 0; m < n;) {
-      const int in_line = static_cast<int>(std::min<std::ptrdiff_t>(n - m, length - index_.i[2]));
+      const int in_line = static_cast<int>(std::min<std::ptrdiff_t>(n - m, n_in_line()));
       for (int r = 0; r < in_line; ++r) {
         x[m + r] = x_ + r * x_step;
         y[m + r] = y_ + r * y_step;
@@ -148,21 +147,27 @@ class RowWalk {
         at[m + r] = {index_.i[0], index_.i[1], index_.i[2] + r};
       }
       m += in_line;
-      index_.i[2] += in_line;
-      if (index_.i[2] < length) {
-        x_ += in_line * x_step;
-        y_ += in_line * y_step;
-      } else {
-        index_.i[2] = length - 1;
-        index_.next(gemm_.a.grid);
-        find();
-      }
+      pass(in_line);
     }
   }
 
-  // The row that comes next.
+  // The row that comes next, and how many there are from it on to the end of its line.
   [[nodiscard]] const T* x() const { return x_; }
   [[nodiscard]] T* y() const { return y_; }
+  [[nodiscard]] std::ptrdiff_t n_in_line() const { return gemm_.a.grid[2] - index_.i[2]; }
+
+  // Leaves behind n rows of one line.
+  void pass(std::ptrdiff_t n) {
+    index_.i[2] += n;
+    if (index_.i[2] < gemm_.a.grid[2]) {
+      x_ += n * gemm_.a.step[2] * gemm_.a.stride[2];
+      y_ += n * gemm_.y.stride[2];
+    } else {
+      index_.i[2] = gemm_.a.grid[2] - 1;
+      index_.next(gemm_.a.grid);
+      find();
+    }
+  }
 
  private:
   void find() {
@@ -312,21 +317,43 @@ class Asking {
     n_y_ = ceil_div(n_rows * y_bytes_, n_steps * kAlignment);
   }
 
-  // Many lines are left to the asking tile with this epilogue, which goes over n_k values of a row: in front of it they
-  // would hold up its own reads. (From memory, two threads of a Zen 4, AVX2: 96 → 16 channels at 112×112 0.7 of the time,
-  // 144 → 24 at 56×56 0.76, 256 → 64 at 56×56 0.89, 1024 → 256 at 14×14 0.95. A few lines in the tile: 24 → 144 1.07.)
-  // Returns whether they are many.
-  [[nodiscard]] bool step(Epilogue<T>& epilogue, std::ptrdiff_t n_k) {
-    const bool are_many = n_x_ > kFewLines;
-    if (are_many) {
-      epilogue.ahead = x_;
-      epilogue.ahead_step = ceil_div(2 * n_x_ * kAlignment, n_k);
-      x_ += n_x_ * kAlignment;
-    }
-    for (std::ptrdiff_t i = 0; !are_many && i < n_x_; ++i, x_ += kAlignment) {
+  // Tiles that may follow one another: what they ask for is asked for in front of them all. (16 → 64 channels at 55×55, two
+  // threads, AVX2: 0.89 of the time with 12 lines at once, 0.83 with 48 or 96, over one tile after another.)
+  [[nodiscard]] std::ptrdiff_t tiles_at_once() const {
+    constexpr std::ptrdiff_t kLinesAtOnce = 48;
+    const std::ptrdiff_t lines = (are_many() ? 0 : n_x_) + n_y_ * (n_sides_ + (asks_y_ ? 1 : 0));
+    return lines == 0 ? kMostGroup : std::max<std::ptrdiff_t>(1, kLinesAtOnce / lines);
+  }
+
+  // Before n_tiles, for all they ask for.
+  void step(std::ptrdiff_t n_tiles) {
+    for (std::ptrdiff_t i = 0; i < n_tiles * n_x_; ++i, x_ += kAlignment) {
       __builtin_prefetch(x_);
     }
-    for (std::ptrdiff_t i = 0; i < n_y_; ++i, y_ += kAlignment) {
+    ask_for_results(n_tiles);
+  }
+
+  // Before n_tiles. Many lines are left to the tiles themselves with this epilogue, which go over n_k values of a row: in
+  // front of them they would hold up their own reads. (From memory, two threads of a Zen 4, AVX2: 96 → 16 channels at
+  // 112×112 0.7 of the time, 144 → 24 at 56×56 0.76, 256 → 64 at 56×56 0.89, 1024 → 256 at 14×14 0.95. A few lines in the
+  // tile: 24 → 144 1.07.) Returns whether they are many.
+  [[nodiscard]] bool step(Epilogue<T>& epilogue, std::ptrdiff_t n_k, std::ptrdiff_t n_tiles) {
+    if (!are_many()) {
+      step(n_tiles);
+      return false;
+    }
+    epilogue.ahead = x_;
+    epilogue.ahead_step = ceil_div(2 * n_x_ * kAlignment, n_k);
+    x_ += n_tiles * n_x_ * kAlignment;
+    ask_for_results(n_tiles);
+    return true;
+  }
+
+ private:
+  static constexpr auto kBytes = static_cast<std::ptrdiff_t>(sizeof(T));
+
+  void ask_for_results(std::ptrdiff_t n_tiles) {
+    for (std::ptrdiff_t i = 0; i < n_tiles * n_y_; ++i, y_ += kAlignment) {
       if (asks_y_) {
         __builtin_prefetch(y_, 1);
       }
@@ -334,11 +361,9 @@ class Asking {
         __builtin_prefetch(y_ + sides_[side]);
       }
     }
-    return are_many;
   }
 
- private:
-  static constexpr auto kBytes = static_cast<std::ptrdiff_t>(sizeof(T));
+  [[nodiscard]] bool are_many() const { return n_x_ > kFewLines; }
 
   static bool reads_lines(const Gemm<T>& gemm) {
     return gemm.a.taps.size() == 1 && gemm.a.step[2] * gemm.a.stride[2] == gemm.b->k;
@@ -371,6 +396,16 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
+// Whether rows are evenly spaced, along lines that make tiles with enough chains of multiply-adds to hide their latency.
+template <class T>
+bool goes_by_strips(const Gemm<T>& gemm, std::ptrdiff_t tile_rows) {
+  constexpr std::ptrdiff_t kChains = 8;
+  const std::ptrdiff_t length = gemm.a.grid[2];
+  const std::ptrdiff_t least_rows = length / ceil_div(length, tile_rows);
+  return gemm.a.taps.size() == 1 && gemm.a.taps[0] == Position{0, 0, 0} && !gemm.a.is_padded() &&
+         least_rows * (gemm.b->panel_columns(0) / gemm.b->width) >= kChains;
+}
+
 template <class T>
 class TaskRun {
  public:
@@ -388,7 +423,8 @@ class TaskRun {
                   .addend = tail().addend,
                   .gates = tail().gates,
                   .gate = tail().gate},
-        asking_(task.gemm, epilogue_.streams, n_panels()) {}
+        asking_(task.gemm, epilogue_.streams, n_panels()),
+        goes_by_strips_(goes_by_strips(task.gemm, tile_rows(kernel, *task.gemm.b))) {}
 
   void run() {
     const RowSource<T>* const source = task_.gemm.source;
@@ -409,15 +445,33 @@ class TaskRun {
   struct Tile {
     int rows;
     int run;  // taps that a pointer stands for
-    T* y[kMaxTileRows];
+    T** y;
   };
 
   [[nodiscard]] const GemmTail& tail() const { return task_.gemm.tail; }
   [[nodiscard]] std::ptrdiff_t n_panels() const { return task_.panel_end - task_.panel_begin; }
 
-  // Rows [begin, end), all at once. `next` is what the source, where there is one, reads for those after them.
+  // Asks for the rows after a group of tiles, one of n_groups; `next` is what the source, where there is one, reads for
+  // them.
+  void ask_for(const Piece& next, std::ptrdiff_t group, std::ptrdiff_t n_groups, std::ptrdiff_t next_rows,
+               std::ptrdiff_t n_tiles) {
+    if (task_.gemm.source == nullptr) {
+      asking_.start(walk_.x(), walk_.y(), next_rows, n_tiles * n_panels());
+    } else {
+      asking_.start(share(next, group, n_groups), walk_.y(), next_rows, n_tiles * n_panels());
+    }
+  }
+
+  // Rows [begin, end), all at once.
   void multiply(std::ptrdiff_t begin, std::ptrdiff_t end, const Piece& next) {
     const Packed<T>& b = *task_.gemm.b;
+    if (goes_by_strips_ && end - begin > 1) {
+      std::ptrdiff_t done = begin;
+      while (done < end) {
+        done += multiply_line(begin, done, end, next);
+      }
+      return;
+    }
     // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
     const bool one_by_one = !b.is_finite && task_.pointers.is_padded();
     const std::ptrdiff_t most_rows = one_by_one ? 1 : tile_rows(kernel_, b);
@@ -428,12 +482,15 @@ class TaskRun {
     const std::ptrdiff_t n_higher = n_rows % n_tiles;
     const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel_, b);
     Tile tiles[kMostGroup];
+    T* y[kMostGroup * kMaxTileRows];
     std::ptrdiff_t done = begin;
     for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
       const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
+      const std::ptrdiff_t group_begin = done;
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         Tile& tile = tiles[t];
         tile.rows = static_cast<int>(height + (first + t < n_higher ? 1 : 0));
+        tile.y = y + (done - group_begin);
         const T* base[kMaxTileRows];
         Position at[kMaxTileRows];
         walk_.take(tile.rows, base, tile.y, task_.pointers.is_padded() ? at : nullptr);
@@ -445,15 +502,62 @@ class TaskRun {
         tile.run = task_.pointers.fill(base, at, tile.rows, task_.zero, task_.pointers_scratch + t * n_pointers);
         done += tile.rows;
       }
-      const std::ptrdiff_t next_rows = std::min(end - done, n_group * (height + 1));
-      if (task_.gemm.source == nullptr) {
-        asking_.start(walk_.x(), walk_.y(), next_rows, n_group * n_panels());
-      } else {
-        asking_.start(share(next, first / task_.group, ceil_div(n_tiles, task_.group)), walk_.y(), next_rows,
-                      n_group * n_panels());
-      }
+      ask_for(next, first / task_.group, ceil_div(n_tiles, task_.group), std::min(end - done, n_group * (height + 1)),
+              n_group);
       multiply_group(tiles, n_group);
-      finish(tiles, n_group, done);
+      finish([&](std::ptrdiff_t m) { return y[m]; }, done - group_begin, done);
+    }
+  }
+
+  // The rows of a line from `done` on, of rows [begin, end) in all. Returns how many they were.
+  std::ptrdiff_t multiply_line(std::ptrdiff_t begin, std::ptrdiff_t done, std::ptrdiff_t end, const Piece& next) {
+    const Gemm<T>& gemm = task_.gemm;
+    const Packed<T>& b = *gemm.b;
+    const bool is_made = gemm.source != nullptr;
+    const std::ptrdiff_t most_rows = tile_rows(kernel_, b);
+    const std::ptrdiff_t n_rows = std::min(end - done, walk_.n_in_line());
+    const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
+    const std::ptrdiff_t height = n_rows / n_tiles;
+    const std::ptrdiff_t n_higher = n_rows % n_tiles;
+    for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
+      const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
+      const std::ptrdiff_t higher = std::clamp<std::ptrdiff_t>(n_higher - first, 0, n_group);
+      const std::ptrdiff_t group_rows = n_group * height + higher;
+      const T* const x = is_made ? task_.made_scratch + (done - begin) * b.k : walk_.x();
+      T* const y = walk_.y();
+      walk_.pass(group_rows);
+      done += group_rows;
+      ask_for(next, (done - begin) / (task_.group * most_rows), ceil_div(end - begin, task_.group * most_rows),
+              std::min(end - done, n_group * (height + 1)), n_group);
+      for (std::ptrdiff_t p = task_.panel_begin; p < task_.panel_end; ++p) {
+        Strip<T> strip{.x = x,
+                       .x_step = is_made ? b.k : gemm.a.step[2] * gemm.a.stride[2],
+                       .k = b.k,
+                       .y = y + p * b.panel,
+                       .y_step = gemm.y.stride[2],
+                       .n_tiles = 0};
+        multiply_strip(strip, height + 1, higher, p);
+        multiply_strip(strip, height, n_group - higher, p);
+      }
+      finish([&](std::ptrdiff_t m) { return y + m * gemm.y.stride[2]; }, group_rows, done);
+    }
+    return n_rows;
+  }
+
+  // n_tiles of `rows` of one panel, which are left behind.
+  void multiply_strip(Strip<T>& strip, std::ptrdiff_t rows, std::ptrdiff_t n_tiles, std::ptrdiff_t panel) {
+    const Packed<T>& b = *task_.gemm.b;
+    const std::ptrdiff_t column = panel * b.panel;
+    const auto vectors = static_cast<std::size_t>(b.panel_columns(panel) / b.width);
+    if (tail().bias != nullptr) {
+      epilogue_.bias = static_cast<const T*>(tail().bias) + column;
+    }
+    for (; n_tiles > 0; n_tiles -= strip.n_tiles) {
+      strip.n_tiles = std::min(n_tiles, asking_.tiles_at_once());
+      const auto& kernels = asking_.step(epilogue_, b.k, strip.n_tiles) ? kernel_.asking_strip : kernel_.strip;
+      kernels[rows - 1][vectors - 1](strip, b.panel_data(panel), std::min(b.columns - column, b.panel), epilogue_);
+      strip.x += strip.n_tiles * rows * strip.x_step;
+      strip.y += strip.n_tiles * rows * strip.y_step;
     }
   }
 
@@ -478,31 +582,30 @@ class TaskRun {
       }
       for (std::ptrdiff_t t = 0; t < n_group; ++t) {
         const Tile& tile = tiles[t];
-        const auto& kernels = asking_.step(epilogue_, b.n_taps * b.k) ? kernel_.asking_tile : kernel_.tile;
-        kernels[tile.rows - 1][vectors - 1](task_.pointers_scratch + t * n_pointers, b.n_taps / tile.run, b.k * tile.run,
-                                            panel, tile.y, column, n_cols, epilogue_);
+        asking_.step(1);
+        kernel_.tile[tile.rows - 1][vectors - 1](task_.pointers_scratch + t * n_pointers, b.n_taps / tile.run,
+                                                 b.k * tile.run, panel, tile.y, column, n_cols, epilogue_);
       }
     }
   }
 
-  // What goes over rows that are done, up to `done`, while they are near.
-  void finish(const Tile* tiles, std::ptrdiff_t n_group, std::ptrdiff_t done) {
+  // What goes over the n rows before `done`, at row(m), while they are near.
+  template <class Row>
+  void finish(const Row& row, std::ptrdiff_t n, std::ptrdiff_t done) {
     const Packed<T>& b = *task_.gemm.b;
     const std::ptrdiff_t column_begin = task_.panel_begin * b.panel;
     const std::ptrdiff_t n_cols = std::min(b.columns, task_.panel_end * b.panel) - column_begin;
     if (tail().finish != nullptr) {
       T* begin = nullptr;  // of neighbouring rows
       std::ptrdiff_t length = 0;
-      for (std::ptrdiff_t t = 0; t < n_group; ++t) {
-        for (int m = 0; m < tiles[t].rows; ++m) {
-          T* const row = tiles[t].y[m] + column_begin;
-          if (row != begin + length) {
-            tail().finish->run(begin, length);
-            begin = row;
-            length = 0;
-          }
-          length += n_cols;
+      for (std::ptrdiff_t m = 0; m < n; ++m) {
+        T* const next = row(m) + column_begin;
+        if (next != begin + length) {
+          tail().finish->run(begin, length);
+          begin = next;
+          length = 0;
         }
+        length += n_cols;
       }
       tail().finish->run(begin, length);
     }
@@ -518,6 +621,7 @@ class TaskRun {
   std::ptrdiff_t told_;  // rows that the sums were told of
   Epilogue<T> epilogue_;
   Asking<T> asking_;
+  bool goes_by_strips_;
 };
 
 // Whether rows of the product are the pixels of the whole result, one after another.

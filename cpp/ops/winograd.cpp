@@ -103,9 +103,9 @@ class TilesAhead {
     find();
   }
 
-  // What `tail` reads at those pixels is asked for with them.
-  void turn(const GemmTail* tail = nullptr) {
-    for (std::ptrdiff_t i = 0; i < n_each_ && at_ < line_end_; ++i) {
+  // n turns at once. What `tail` reads at those pixels is asked for with them.
+  void turn(std::ptrdiff_t n = 1, const GemmTail* tail = nullptr) {
+    for (std::ptrdiff_t i = 0; i < n * n_each_ && at_ < line_end_; ++i) {
       if (use_ == Use::write) {
         __builtin_prefetch(at_, 1);
       } else {
@@ -198,7 +198,10 @@ void to_planes(WinogradTransform transform, const TileGrid& grid, const Winograd
   }
 }
 
-// One point's product for one panel of one group's columns: M = V·U, `count` rows. Before each tile ask().
+// Tiles of a product that follow one another without asking for memory.
+constexpr std::ptrdiff_t kTilesAtOnce = 3;
+
+// One point's product for one panel of one group's columns: M = V·U, `count` rows. Before n tiles ask(n).
 template <class F>
 void multiply(Filters filters, const Planes& v, const Planes& products, std::ptrdiff_t point, std::ptrdiff_t any_panel,
               std::ptrdiff_t first, std::ptrdiff_t count, F&& ask) {
@@ -210,20 +213,23 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
   // Whole vectors are written, but not over the next group.
   const std::ptrdiff_t n_columns = filters.size() == 1 ? columns : std::min(own.panel, own.columns - panel * own.panel);
   const float* const b = own.panel_data(panel) + point * own.k * columns;
-  const Epilogue<float> epilogue{};
-  const std::ptrdiff_t n_steps = ceil_div(count, kernel.rows);
-  for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
-    const std::ptrdiff_t begin = first + step * count / n_steps;
-    const std::ptrdiff_t rows = first + (step + 1) * count / n_steps - begin;
-    const float* a[kMaxTileRows];
-    float* y[kMaxTileRows];
-    for (std::ptrdiff_t i = 0; i < rows; ++i) {
-      a[i] = v.data + point * v.plane + (begin + i) * v.row + group * own.k;
-      y[i] = products.data + point * products.plane + (begin + i) * products.row;
-    }
-    ask();
-    kernel.tile[rows - 1][columns / own.width - 1](a, 1, own.k, b, y, group * own.columns + panel * own.panel, n_columns,
-                                                   epilogue);
+  const std::ptrdiff_t n_tiles = ceil_div(count, kernel.rows);
+  const std::ptrdiff_t n_higher = count % n_tiles;
+  Strip<float> strip{
+      .x = v.data + point * v.plane + first * v.row + group * own.k,
+      .x_step = v.row,
+      .k = own.k,
+      .y = products.data + point * products.plane + first * products.row + group * own.columns + panel * own.panel,
+      .y_step = products.row,
+      .n_tiles = 0};
+  for (std::ptrdiff_t tile = 0; tile < n_tiles; tile += strip.n_tiles) {
+    const bool is_higher = tile < n_higher;
+    const std::ptrdiff_t rows = count / n_tiles + (is_higher ? 1 : 0);
+    strip.n_tiles = std::min((is_higher ? n_higher : n_tiles) - tile, kTilesAtOnce);
+    ask(strip.n_tiles);
+    kernel.strip[rows - 1][columns / own.width - 1](strip, b, n_columns, {});
+    strip.x += strip.n_tiles * rows * strip.x_step;
+    strip.y += strip.n_tiles * rows * strip.y_step;
   }
 }
 
@@ -295,12 +301,12 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
       const std::ptrdiff_t n_turns = grid.n_points() * count_panels(filters) * ceil_div(count, kernels().gemm<float>().rows);
       TilesAhead reads(grid, x, TilesAhead::Use::read_around, first + count, count, n_turns);
       TilesAhead writes(grid, y, TilesAhead::Use::write, first, count, n_turns);
-      multiply_all([&] {
-        reads.turn();
-        writes.turn(&tail);
+      multiply_all([&](std::ptrdiff_t n) {
+        reads.turn(n);
+        writes.turn(n, &tail);
       });
     } else {
-      multiply_all([] {});
+      multiply_all([](std::ptrdiff_t) {});
     }
     to_images(grid, products, y, first, count, 0, tail);
   };
@@ -337,7 +343,7 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
     parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
       for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
         multiply(filters, v, products, task / n_panels, task % n_panels, blocks.begin(b), blocks.end(b) - blocks.begin(b),
-                 [] {});
+                 [](std::ptrdiff_t) {});
       }
     });
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
