@@ -20,6 +20,7 @@
   X(fill_grouped)                \
   X(fill_norm)                   \
   X(fill_optim)                  \
+  X(fill_planar)                 \
   X(fill_pool)                   \
   X(fill_probe)                  \
   X(fill_random)                 \

@@ -9,6 +9,7 @@
 #include "kernels/map.hpp"
 #include "kernels/norm.hpp"
 #include "kernels/optim.hpp"
+#include "kernels/planar.hpp"
 #include "kernels/pool.hpp"
 #include "kernels/resample.hpp"
 #include "kernels/rows.hpp"
@@ -155,6 +156,8 @@ struct KernelTable {
   GroupedKernels<double> grouped_f64;
   NormKernels<float> norm_f32;
   NormKernels<double> norm_f64;
+  PlanarKernels<float> planar_f32;
+  PlanarKernels<double> planar_f64;
   PoolKernels<float> pool_f32;
   PoolKernels<double> pool_f64;
   ResampleKernels<float> resample_f32;
@@ -206,6 +209,14 @@ struct KernelTable {
       return resample_f32;
     } else {
       return resample_f64;
+    }
+  }
+  template <class T>
+  [[nodiscard]] const PlanarKernels<T>& planar() const {
+    if constexpr (sizeof(T) == 4) {
+      return planar_f32;
+    } else {
+      return planar_f64;
     }
   }
   template <class T>

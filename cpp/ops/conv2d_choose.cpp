@@ -89,8 +89,24 @@ double& at(ConvCosts& work, ConvCost kind, int size = 0) {
 // Bytes of weights, or of sums, that pass through the caches behind L2.
 double far_bytes(double bytes) { return bytes > static_cast<double>(cache_sizes().l2_bytes) / 2 ? bytes : 0; }
 
+// Multiplications of vectors, in pairs, and values that change places.
+ConvCosts planar_work(ConvPass pass, const ConvShape& shape) {
+  const std::ptrdiff_t lanes = kernels().gemm_f32.width;
+  const auto lines = static_cast<double>(shape.n * shape.window.axis[1].out);
+  const auto terms = static_cast<double>(shape.window.n_taps() * shape.c * shape.o);
+  ConvCosts work{};
+  at(work, pass == ConvPass::forward ? ConvCost::gemm : ConvCost::outer) =
+      lines * ceil_div(shape.window.axis[2].out, lanes) * terms / 2;
+  at(work, ConvCost::copy) =
+      static_cast<double>(shape.n * (shape.window.n_inputs() * shape.c + shape.window.n_outputs() * shape.o));
+  return work;
+}
+
 ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
   const GemmKernels<float>& kernel = kernels().gemm_f32;
+  if (goes_by_planes(pass, shape, kernel.width)) {
+    return planar_work(pass, shape);
+  }
   const auto padded = [&](std::ptrdiff_t n) { return ceil_div(n, kernel.width) * kernel.width; };
   const auto groups = static_cast<double>(shape.groups);
   const auto positions = static_cast<double>(shape.n * shape.window.n_outputs());
@@ -200,6 +216,30 @@ void set_conv_costs(Isa isa, const ConvCosts& costs) {
   for (std::size_t i = 0; i < costs.size(); ++i) {
     measured_costs[static_cast<std::size_t>(isa)][i] = costs[i];
   }
+}
+
+bool goes_by_planes(ConvPass pass, const ConvShape& shape, std::ptrdiff_t lanes) {
+  constexpr std::ptrdiff_t kMostChannels = 4;  // that are read
+  // For a pixel of y, in cycles, where a vector's multiplication is half of one.
+  constexpr double kRow = 20;      // of a product, besides its multiplications
+  constexpr double kOuterRow = 6;  // likewise, of a weight gradient
+  constexpr double kValue = 1.25;  // of one that goes to a plane, or comes from one
+  const WindowAxis& depth = shape.window.axis[0];
+  const WindowAxis& h = shape.window.axis[1];
+  const WindowAxis& w = shape.window.axis[2];
+  if (pass == ConvPass::grad_input || shape.groups > 1 || shape.c > kMostChannels || shape.o >= lanes || depth.in > 1 ||
+      depth.out != 1 || depth.kernel > 1 || depth.pad_begin > 0 || shape.n * shape.c * shape.o * h.out * w.out == 0) {
+    return false;
+  }
+  const auto values = static_cast<double>(shape.window.n_taps() * shape.c);
+  const auto o = static_cast<double>(shape.o);
+  const double filled = ceil_div(w.out, lanes) / static_cast<double>(w.out);  // vectors of a pixel
+  const double planar = values * o * filled / 2;
+  if (pass == ConvPass::forward) {
+    return planar < values / 2 + kRow;
+  }
+  const double lines = static_cast<double>(h.kernel) * ceil_div(w.kernel * shape.c, lanes);  // vectors of x's values
+  return planar + kValue * (static_cast<double>(shape.c * h.stride * w.stride) + o) < lines * o / 2 + kOuterRow;
 }
 
 int choose_winograd(ConvPass pass, const ConvShape& actual) {

@@ -18,6 +18,10 @@ struct ConvShape {
 // The form of Winograd's algorithm that runs this pass, an index into kWinogradForm, or −1 for the direct algorithm.
 [[nodiscard]] int choose_winograd(ConvPass pass, const ConvShape& shape);
 
+// Whether the direct algorithm has pixels in its lanes, of which a vector has so many: where channels of y do not fill it,
+// and few are read. Never in a data gradient.
+[[nodiscard]] bool goes_by_planes(ConvPass pass, const ConvShape& shape, std::ptrdiff_t lanes);
+
 // All algorithms that apply, the one first that runs.
 [[nodiscard]] std::vector<ConvAlgorithm> algorithms_for(ConvPass pass, const ConvShape& shape);
 

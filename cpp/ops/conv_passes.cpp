@@ -7,6 +7,7 @@
 #include "machine/threads.hpp"
 #include "ops/conv_passes.hpp"
 #include "ops/packed.hpp"
+#include "ops/planar.hpp"
 #include "ops/shape.hpp"
 #include "ops/winograd.hpp"
 
@@ -175,90 +176,45 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
 
 namespace {
 
-// Neighbouring outputs of a line that one row of a product computes: several where their channels do not fill a vector, and
-// finding a row's pixels takes as long as multiplying them. Their filters are shifted copies with zeros between. LeNet's
-// first layer, 5×5 from 1 to 6 channels: 0.75 of the time with AVX2, 0.56 with AVX-512.
 template <class T>
-std::ptrdiff_t choose_run(const ConvGeometry& geometry) {
-  constexpr std::ptrdiff_t kMostRun = 4;
-  constexpr std::ptrdiff_t kRowCost = 40;  // in multiply-adds of a vector, beside those that are needed
-  const std::ptrdiff_t lane = kernels().gemm<T>().width;
-  const Window& window = geometry.window;
-  const WindowAxis& width = window.axis[2];
-  const auto cost = [&](std::ptrdiff_t run) {
-    const std::ptrdiff_t values = (width.kernel + (run - 1) * width.stride) * geometry.c;
-    const std::ptrdiff_t products =
-        ceil_div(run * geometry.o, lane) * values * window.axis[0].kernel * window.axis[1].kernel;
-    const std::ptrdiff_t checked = run == 1 ? 0 : 3 * window.axis[1].stride * width.stride * geometry.c / lane;
-    return static_cast<double>(products + kRowCost) / static_cast<double>(run) + static_cast<double>(checked);
-  };
-  std::ptrdiff_t best = 1;
-  double least = 0.8 * cost(1);
-  for (std::ptrdiff_t run = 2; run <= kMostRun && geometry.o < lane; ++run) {
-    if (width.out % run == 0 && cost(run) < least) {
-      best = run;
-      least = cost(run);
-    }
-  }
-  return best;
+bool goes_by_planes(ConvPass pass, const Array& x, const ConvGeometry& geometry) {
+  return goes_by_planes(pass, shape_of(geometry, x.rank(), x.dtype()), kernels().gemm<T>().width);
 }
 
 template <class T>
-bool all_finite(const Array& dense) {
-  const Partition parts(dense.size(), 1 << 15);
-  std::atomic<bool> found{true};
-  parallel_for(parts.n_parts, [&](std::ptrdiff_t part) {
-    if (!kernels().gemm<T>().all_finite(dense.data<T>() + parts.begin(part), parts.end(part) - parts.begin(part))) {
-      found.store(false, std::memory_order_relaxed);
-    }
-  });
-  return found.load(std::memory_order_relaxed);
+PlanarConv<T> planar_conv(const Array& x, const ConvGeometry& geometry) {
+  return {.x = x.data<T>(),
+          .stride_n = x.stride(0),
+          .stride_h = spatial_strides(x)[1],
+          .stride_w = spatial_strides(x)[2],
+          .n = geometry.n,
+          .c = geometry.c,
+          .o = geometry.o,
+          .h = geometry.window.axis[1],
+          .w = geometry.window.axis[2]};
 }
 
-// The forward pass by runs of outputs, from x read line by line. Returns false where zeros between filters may meet a value
-// that is not finite.
+// Returns false where zeros beside the image would meet a weight that is not finite.
 template <class T>
-bool ran_by_runs(const Reading<T>& reading, const Array& weight, const Array& y, const GemmTail& tail,
-                 const ConvGeometry& geometry, std::ptrdiff_t run) {
-  const WindowAxis& width = geometry.window.axis[2];
-  const std::ptrdiff_t o = geometry.o;
-  const std::ptrdiff_t columns = run * o;
-  const std::ptrdiff_t values = reading.k + (run - 1) * width.stride * geometry.c;  // of a line, for one row
-  const auto n_lines = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
-  const auto packed = cached<T>(weight, derived_key(ConvPass::forward, reading.k, n_lines, run, width.stride), [&] {
-    const Array dense = dense_weight(weight);
-    const Buffer<T> filters(columns * n_lines * values);
-    std::fill_n(filters.data(), columns * n_lines * values, T(0));
-    std::vector<std::ptrdiff_t> offsets;
-    for (std::ptrdiff_t line = 0; line < n_lines; ++line) {
-      offsets.push_back(line * values);
-      for (std::ptrdiff_t column = 0; column < columns; ++column) {
-        std::copy_n(dense.data<T>() + (column % o * n_lines + line) * reading.k, reading.k,
-                    filters.data() + (column * n_lines + line) * values + column / o * width.stride * geometry.c);
-      }
-    }
-    return PackedList<T>{pack<T>(filters.data(), offsets, values, 1, columns, n_lines * values)};
-  });
-  const Array& x = reading.kept;
-  const bool is_dense = x.is_dense(Layout::row_major) || x.is_dense(Layout::channels_last);
-  if (!(*packed)[0]->is_finite || !is_dense || !all_finite<T>(x)) {
+bool ran_by_planes(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const ConvGeometry& geometry) {
+  if (!goes_by_planes<T>(ConvPass::forward, x, geometry) || tail.adds || tail.gates || tail.sums != nullptr ||
+      spatial_strides(y)[2] != geometry.o) {
     return false;
   }
-  Gemm<T> product{.a = reading.gather,
-                  .b = (*packed)[0],
-                  .y = {.y = y.data<T>(), .stride_n = y.stride(0), .stride = spatial_strides(y)},
-                  .tail = tail};
-  product.a.grid[2] /= run;
-  product.a.step[2] *= run;
-  product.y.stride[2] *= run;
-  const Buffer<T> bias(tail.bias == nullptr ? 0 : columns);
-  if (tail.bias != nullptr) {
-    for (std::ptrdiff_t i = 0; i < columns; ++i) {
-      bias[i] = static_cast<const T*>(tail.bias)[i % o];
-    }
-    product.tail.bias = bias.data();
+  const Array dense = dense_weight(weight);
+  const T* const w = dense.data<T>();
+  if (geometry.window.axis[2].is_padded() && !kernels().gemm<T>().all_finite(w, dense.size())) {
+    return false;
   }
-  indirect_gemm(std::vector<Gemm<T>>{std::move(product)});
+  const std::ptrdiff_t n_values = dense.size() / geometry.o;
+  std::vector<T> filters;
+  for (std::ptrdiff_t i = 0; i < n_values; ++i) {
+    for (std::ptrdiff_t o = 0; o < geometry.o; ++o) {
+      filters.push_back(w[o * n_values + i]);
+    }
+  }
+  planar_forward<T>(planar_conv<T>(x, geometry), filters,
+                    {.y = y.data<T>(), .stride_n = y.stride(0), .stride = spatial_strides(y)}, tail);
   return true;
 }
 
@@ -284,16 +240,11 @@ std::shared_ptr<const PackedList<T>> packed_filters(const Array& weight, const C
 template <class T>
 void forward(const Array& x, const Array& weight, const Array& y, const GemmTail& tail, const ConvGeometry& geometry,
              bool is_folded) {
-  if (ran_winograd<T>(ConvPass::forward, x, weight, y, tail, geometry)) {
+  if (ran_winograd<T>(ConvPass::forward, x, weight, y, tail, geometry) || ran_by_planes<T>(x, weight, y, tail, geometry)) {
     return;
   }
   is_folded = is_folded && !has_long_lines<T>(x, geometry);
   const Reading<T> reading = read_input<T>(x, geometry, is_folded);
-  if (const std::ptrdiff_t run = is_folded ? choose_run<T>(geometry) : 1;
-      run > 1 && tail.sums == nullptr && spatial_strides(y)[2] == geometry.o &&
-      ran_by_runs<T>(reading, weight, y, tail, geometry, run)) {
-    return;
-  }
   const auto n_taps = static_cast<std::ptrdiff_t>(reading.gather.taps.size());
   const auto packed = packed_filters<T>(weight, geometry, reading.k, n_taps);
   if (is_folded && geometry.window.is_padded() && !(*packed)[0]->is_finite) {
@@ -324,6 +275,15 @@ void grad_weight_of(const Array& grad_y, const Array& x, const Array& grad_weigh
     if (form >= 0) {
       winograd_grad_weight(winograd_images(x), winograd_images(grad_y), grad_weight.data<T>(), geometry.n, geometry.groups,
                            geometry.window.axis[1].pad_begin, geometry.window.axis[2].pad_begin, form);
+      return;
+    }
+  }
+  if (goes_by_planes<T>(ConvPass::grad_weight, x, geometry)) {
+    planar_grad_weight<T>(planar_conv<T>(x, geometry),
+                          {.y = grad_y.data<T>(), .stride_n = grad_y.stride(0), .stride = spatial_strides(grad_y)},
+                          grad_weight.data<T>());
+    // Else a zero beside an image or a line may have met a value that is not finite.
+    if (kernels().gemm<T>().all_finite(grad_weight.data<T>(), grad_weight.size())) {
       return;
     }
   }
