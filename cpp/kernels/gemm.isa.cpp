@@ -203,7 +203,7 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
 // Contract: GemmStrip in table.hpp. Tiles follow one another without a call and without pointers: with 16 values of k 0.91
 // of the time (AVX2), with 64 0.965; a loop over taps would take half of that back. (Whether it asks for memory is a kernel
 // of its own: a branch costs short sums 2 to 4 %.)
-template <class T, int MR, int NV, bool kAsks = false>
+template <class T, int MR, int NV, bool kAsks = false, bool kTaps = false>
 void gemm_strip(const Strip<T>& strip, const T* b, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue) {
   const std::ptrdiff_t x_step = strip.x_step;
   const std::ptrdiff_t y_step = strip.y_step;
@@ -220,30 +220,34 @@ void gemm_strip(const Strip<T>& strip, const T* b, std::ptrdiff_t n_cols, const 
         acc[m][v] = Vec<T>{};
       }
     }
-    const T* row[MR];
-#pragma GCC unroll 16
-    for (int m = 0; m < MR; ++m) {
-      row[m] = x + m * x_step;
-    }
     const T* from = b;
-    std::ptrdiff_t i = 0;
-    if constexpr (kHasHalf && NV == 1) {
-      if (n_cols <= kWidth<T> / 2) {
-        sum_half<T, MR>(row, 1, k, b, acc);
-        i = k;
+    const std::ptrdiff_t n_taps = kTaps ? strip.n_taps : 1;
+    for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
+      const T* const first = kTaps ? x + strip.taps[tap] : x;
+      const T* row[MR];
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) {
+        row[m] = first + m * x_step;
       }
-    }
-    if constexpr (kAsks) {
-      for (; i + 2 <= k; i += 2) {
-        __builtin_prefetch(ahead);
-        ahead += epilogue.ahead_step;
-        gemm_step<T, MR, NV>(row, i, from, acc);
-        gemm_step<T, MR, NV>(row, i + 1, from, acc);
+      std::ptrdiff_t i = 0;
+      if constexpr (kHasHalf && NV == 1 && !kTaps) {
+        if (n_cols <= kWidth<T> / 2) {
+          sum_half<T, MR>(row, 1, k, b, acc);
+          i = k;
+        }
       }
-    }
+      if constexpr (kAsks) {
+        for (; i + 2 <= k; i += 2) {
+          __builtin_prefetch(ahead);
+          ahead += epilogue.ahead_step;
+          gemm_step<T, MR, NV>(row, i, from, acc);
+          gemm_step<T, MR, NV>(row, i + 1, from, acc);
+        }
+      }
 #pragma GCC unroll 4
-    for (; i < k; ++i) {
-      gemm_step<T, MR, NV>(row, i, from, acc);
+      for (; i < k; ++i) {
+        gemm_step<T, MR, NV>(row, i, from, acc);
+      }
     }
     finish_tile<T, MR, NV>(acc, [&](int m) { return y + m * y_step; }, n_cols, epilogue);
     x += MR * x_step;
@@ -647,6 +651,7 @@ void fill_tile(GemmKernels<T>& table) {
   table.tile[MR - 1][NV - 1] = gemm_tile<T, MR, NV>;
   table.strip[MR - 1][NV - 1] = gemm_strip<T, MR, NV>;
   table.asking_strip[MR - 1][NV - 1] = gemm_strip<T, MR, NV, true>;
+  table.taps_strip[MR - 1][NV - 1] = gemm_strip<T, MR, NV, false, true>;
   table.outer[MR - 1][NV - 1] = outer_tile<T, MR, NV>;
   table.outer_lines[MR - 1][NV - 1] = outer_lines<T, MR, NV>;
   table.outer_packing[MR - 1][NV - 1] = outer_packing<T, MR, NV>;
@@ -663,6 +668,7 @@ void fill_narrow(GemmKernels<T>& table) {
     table.tile[MR - 1][0] = gemm_tile<T, MR, 1>;
     table.strip[MR - 1][0] = gemm_strip<T, MR, 1>;
     table.asking_strip[MR - 1][0] = gemm_strip<T, MR, 1, true>;
+    table.taps_strip[MR - 1][0] = gemm_strip<T, MR, 1, false, true>;
     fill_narrow<T, MR - 1>(table);
   }
 }

@@ -47,19 +47,22 @@ using GemmTile = void (*)(const T* const* a,  // [n_taps][rows] pointers to k va
                           T* const* y,  // [rows] pointers to rows of the result
                           std::ptrdiff_t column, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
-// Tiles of rows that are evenly spaced, one after another; of a single tap.
+// Tiles one after another, whose rows are evenly spaced: tap t of row m is at x + m·x_step + taps[t]; a kernel of one tap
+// finds it at x + m·x_step.
 template <class T>
 struct Strip {
   const T* x;
-  std::ptrdiff_t x_step;  // elements between rows
+  std::ptrdiff_t x_step;
   std::ptrdiff_t k;
   T* y;
   std::ptrdiff_t y_step;
   std::ptrdiff_t n_tiles;
+  const std::ptrdiff_t* taps = nullptr;
+  std::ptrdiff_t n_taps = 1;
 };
 template <class T>
 using GemmStrip = void (*)(const Strip<T>& strip,
-                           const T* b,  // [k][vectors · width], packed, zero beyond n_cols
+                           const T* b,  // [n_taps][k][vectors · width], packed, zero beyond n_cols
                            std::ptrdiff_t n_cols, const Epilogue<T>& epilogue);
 
 // As a tile of one row, for neighbouring panels of full width at once; only the last may have fewer columns of its own.
@@ -120,6 +123,7 @@ struct GemmKernels {
   GemmTile<T> tile[kMaxTileRows][kMaxTileVectors];  // [rows − 1][vectors − 1]
   GemmStrip<T> strip[kMaxTileRows][kMaxTileVectors];
   GemmStrip<T> asking_strip[kMaxTileRows][kMaxTileVectors];  // the others do not ask for memory ahead
+  GemmStrip<T> taps_strip[kMaxTileRows][kMaxTileVectors];    // the others are of one tap
   GemmRow<T> row[kMaxRowPanels];                             // [panels − 1]; null for one
   OuterTile<T> outer[kMaxTileRows][kMaxTileVectors];
   OuterLines<T> outer_lines[kMaxTileRows][kMaxTileVectors];

@@ -46,6 +46,9 @@ class Pointers {
       all_ |= std::uint64_t{1} << t;
       is_inner_ |= std::uint64_t{t % run == 0 ? 0U : 1U} << t;
     }
+    for (std::size_t t = 0; t < offset_.size(); t += static_cast<std::size_t>(run_)) {
+      line_offsets_.push_back(offset_[t]);
+    }
     for (std::size_t axis = 0; axis < 3 && is_padded_; ++axis) {
       inside_[axis].assign(static_cast<std::size_t>(gather.grid[axis] * n_words_), ~std::uint64_t{0});
       for (std::size_t t = 0; t < offset_.size(); ++t) {
@@ -61,9 +64,41 @@ class Pointers {
         }
       }
     }
+    find_inner(gather);
   }
 
   [[nodiscard]] bool is_padded() const { return is_padded_; }
+
+  // Positions [begin, end) of a line that lie so far from its ends that all taps along it are inside.
+  struct Range {
+    std::ptrdiff_t begin;
+    std::ptrdiff_t end;
+  };
+  [[nodiscard]] Range inner() const { return inner_; }
+
+  // What those positions of a line read: taps from `first` on, at these offsets, of which each stands for `run` neighbours.
+  struct LineTaps {
+    std::ptrdiff_t first;
+    std::ptrdiff_t n;
+    int run;
+    const std::ptrdiff_t* offsets;
+  };
+  [[nodiscard]] LineTaps taps_of_line(const Position& at) const {
+    const auto n_taps = static_cast<std::ptrdiff_t>(offset_.size());
+    std::ptrdiff_t first = 0;
+    std::ptrdiff_t end = n_taps;
+    if (is_padded_) {
+      const std::uint64_t inside = inside_[0][static_cast<std::size_t>(at[0])] & inside_[1][static_cast<std::size_t>(at[1])];
+      const auto is_inside = [&](std::ptrdiff_t t) { return (inside >> static_cast<unsigned>(t) & 1U) != 0; };
+      while (first < end && !is_inside(first)) {
+        ++first;
+      }
+      while (end > first && !is_inside(end - 1)) {
+        --end;
+      }
+    }
+    return {.first = first, .n = (end - first) / run_, .run = run_, .offsets = line_offsets_.data() + first / run_};
+  }
 
   // a[t·rows + m] for the rows of grid index at[m] whose tap of offset 0 is base[m]. A tap that is outside for all rows
   // starts with null and is skipped. Returns how many taps one pointer stands for: neighbours are read as one where all of
@@ -117,12 +152,35 @@ class Pointers {
  private:
   static constexpr std::ptrdiff_t kWordBits = 64;
 
+  // Nothing where taps are many, or along more than one axis besides the line's.
+  void find_inner(const Gather<T>& gather) {
+    inner_ = {.begin = 0, .end = gather.grid[2]};
+    if (!is_padded_) {
+      return;
+    }
+    const bool is_flat =
+        std::all_of(gather.taps.begin(), gather.taps.end(), [](const Position& tap) { return tap[0] == 0; });
+    if (n_words_ > 1 || !is_flat) {
+      inner_.end = 0;
+      return;
+    }
+    const auto is_inner = [&](std::ptrdiff_t i) { return inside_[2][static_cast<std::size_t>(i)] == ~std::uint64_t{0}; };
+    while (inner_.begin < inner_.end && !is_inner(inner_.begin)) {
+      ++inner_.begin;
+    }
+    while (inner_.end > inner_.begin && !is_inner(inner_.end - 1)) {
+      --inner_.end;
+    }
+  }
+
   bool is_padded_;
   std::ptrdiff_t n_words_;
   int run_ = 1;                 // taps that are neighbours
   std::uint64_t all_ = 0;       // a bit for each tap
   std::uint64_t is_inner_ = 0;  // for each that follows one of its line
   std::vector<std::ptrdiff_t> offset_;
+  std::vector<std::ptrdiff_t> line_offsets_;  // of every run_-th tap
+  Range inner_{};
   std::array<std::vector<std::uint64_t>, 3> inside_;  // of an axis, [grid index][word]: a bit for each tap inside along it
 };
 
@@ -155,6 +213,7 @@ class RowWalk {
   [[nodiscard]] const T* x() const { return x_; }
   [[nodiscard]] T* y() const { return y_; }
   [[nodiscard]] std::ptrdiff_t n_in_line() const { return gemm_.a.grid[2] - index_.i[2]; }
+  [[nodiscard]] const Position& at() const { return index_.i; }
 
   // Leaves behind n rows of one line.
   void pass(std::ptrdiff_t n) {
@@ -396,14 +455,18 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
-// Whether rows are evenly spaced, along lines that make tiles with enough chains of multiply-adds to hide their latency.
+// Whether lines make tiles of evenly spaced rows with enough chains of multiply-adds to hide their latency. Where they have
+// edges, whose few rows go by themselves, only long ones are worth it.
 template <class T>
-bool goes_by_strips(const Gemm<T>& gemm, std::ptrdiff_t tile_rows) {
+bool goes_by_strips(const Gemm<T>& gemm, const Pointers<T>& pointers, std::ptrdiff_t tile_rows) {
   constexpr std::ptrdiff_t kChains = 8;
-  const std::ptrdiff_t length = gemm.a.grid[2];
-  const std::ptrdiff_t least_rows = length / ceil_div(length, tile_rows);
-  return gemm.a.taps.size() == 1 && gemm.a.taps[0] == Position{0, 0, 0} && !gemm.a.is_padded() &&
-         least_rows * (gemm.b->panel_columns(0) / gemm.b->width) >= kChains;
+  constexpr std::ptrdiff_t kLongLine = 8;  // tiles
+  const auto [begin, end] = pointers.inner();
+  if (pointers.is_padded()) {
+    return gemm.b->is_finite && end - begin >= kLongLine * tile_rows;
+  }
+  const std::ptrdiff_t least_rows = end / ceil_div(end, tile_rows);
+  return least_rows * (gemm.b->panel_columns(0) / gemm.b->width) >= kChains;
 }
 
 template <class T>
@@ -424,7 +487,9 @@ class TaskRun {
                   .gates = tail().gates,
                   .gate = tail().gate},
         asking_(task.gemm, epilogue_.streams, n_panels()),
-        goes_by_strips_(goes_by_strips(task.gemm, tile_rows(kernel, *task.gemm.b))) {}
+        goes_by_strips_(goes_by_strips(task.gemm, task.pointers, tile_rows(kernel, *task.gemm.b))),
+        has_one_tap_(task.gemm.a.taps.size() == 1 && task.gemm.a.taps[0] == Position{0, 0, 0} &&
+                     !task.pointers.is_padded()) {}
 
   void run() {
     const RowSource<T>* const source = task_.gemm.source;
@@ -464,18 +529,33 @@ class TaskRun {
 
   // Rows [begin, end), all at once.
   void multiply(std::ptrdiff_t begin, std::ptrdiff_t end, const Piece& next) {
-    const Packed<T>& b = *task_.gemm.b;
-    if (goes_by_strips_ && end - begin > 1) {
-      std::ptrdiff_t done = begin;
-      while (done < end) {
-        done += multiply_line(begin, done, end, next);
-      }
+    if (!goes_by_strips_ || end - begin == 1) {
+      multiply_tiles(begin, begin, end, end, next);
       return;
     }
+    const auto inner = task_.pointers.inner();
+    for (std::ptrdiff_t done = begin; done < end;) {
+      const std::ptrdiff_t at = walk_.at()[2];
+      const bool is_inner = at >= inner.begin && at < inner.end;
+      const std::ptrdiff_t left = is_inner ? inner.end - at : at < inner.begin ? inner.begin - at : walk_.n_in_line();
+      const std::ptrdiff_t n = std::min(end - done, left);
+      if (is_inner) {
+        multiply_line(begin, done, done + n, end, next);
+      } else {
+        multiply_tiles(begin, done, done + n, end, next);
+      }
+      done += n;
+    }
+  }
+
+  // Rows [done, until) of rows [begin, end), found by pointers.
+  void multiply_tiles(std::ptrdiff_t begin, std::ptrdiff_t done, std::ptrdiff_t until, std::ptrdiff_t end,
+                      const Piece& next) {
+    const Packed<T>& b = *task_.gemm.b;
     // Where a zero stands for a padded tap, the weight must be finite; else rows go one by one, without their padded taps.
     const bool one_by_one = !b.is_finite && task_.pointers.is_padded();
     const std::ptrdiff_t most_rows = one_by_one ? 1 : tile_rows(kernel_, b);
-    const std::ptrdiff_t n_rows = end - begin;
+    const std::ptrdiff_t n_rows = until - done;
     const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
     // Tiles of nearly equal height: a short last tile would waste the registers.
     const std::ptrdiff_t height = n_rows / n_tiles;
@@ -483,7 +563,6 @@ class TaskRun {
     const std::ptrdiff_t n_pointers = b.n_taps * tile_rows(kernel_, b);
     Tile tiles[kMostGroup];
     T* y[kMostGroup * kMaxTileRows];
-    std::ptrdiff_t done = begin;
     for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
       const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
       const std::ptrdiff_t group_begin = done;
@@ -509,16 +588,17 @@ class TaskRun {
     }
   }
 
-  // The rows of a line from `done` on, of rows [begin, end) in all. Returns how many they were.
-  std::ptrdiff_t multiply_line(std::ptrdiff_t begin, std::ptrdiff_t done, std::ptrdiff_t end, const Piece& next) {
+  // Likewise, evenly spaced rows of one line.
+  void multiply_line(std::ptrdiff_t begin, std::ptrdiff_t done, std::ptrdiff_t until, std::ptrdiff_t end,
+                     const Piece& next) {
     const Gemm<T>& gemm = task_.gemm;
     const Packed<T>& b = *gemm.b;
     const bool is_made = gemm.source != nullptr;
+    const auto taps = task_.pointers.taps_of_line(walk_.at());
     const std::ptrdiff_t most_rows = tile_rows(kernel_, b);
-    const std::ptrdiff_t n_rows = std::min(end - done, walk_.n_in_line());
-    const std::ptrdiff_t n_tiles = ceil_div(n_rows, most_rows);
-    const std::ptrdiff_t height = n_rows / n_tiles;
-    const std::ptrdiff_t n_higher = n_rows % n_tiles;
+    const std::ptrdiff_t n_tiles = ceil_div(until - done, most_rows);
+    const std::ptrdiff_t height = (until - done) / n_tiles;
+    const std::ptrdiff_t n_higher = (until - done) % n_tiles;
     for (std::ptrdiff_t first = 0; first < n_tiles; first += task_.group) {
       const std::ptrdiff_t n_group = std::min(n_tiles - first, task_.group);
       const std::ptrdiff_t higher = std::clamp<std::ptrdiff_t>(n_higher - first, 0, n_group);
@@ -532,30 +612,33 @@ class TaskRun {
       for (std::ptrdiff_t p = task_.panel_begin; p < task_.panel_end; ++p) {
         Strip<T> strip{.x = x,
                        .x_step = is_made ? b.k : gemm.a.step[2] * gemm.a.stride[2],
-                       .k = b.k,
+                       .k = b.k * taps.run,
                        .y = y + p * b.panel,
                        .y_step = gemm.y.stride[2],
-                       .n_tiles = 0};
-        multiply_strip(strip, height + 1, higher, p);
-        multiply_strip(strip, height, n_group - higher, p);
+                       .n_tiles = 0,
+                       .taps = taps.offsets,
+                       .n_taps = taps.n};
+        const T* const panel = b.panel_data(p) + taps.first * b.k * b.panel_columns(p);
+        multiply_strip(strip, height + 1, higher, p, panel);
+        multiply_strip(strip, height, n_group - higher, p, panel);
       }
       finish([&](std::ptrdiff_t m) { return y + m * gemm.y.stride[2]; }, group_rows, done);
     }
-    return n_rows;
   }
 
-  // n_tiles of `rows` of one panel, which are left behind.
-  void multiply_strip(Strip<T>& strip, std::ptrdiff_t rows, std::ptrdiff_t n_tiles, std::ptrdiff_t panel) {
+  // n_tiles of `rows`, which are left behind.
+  void multiply_strip(Strip<T>& strip, std::ptrdiff_t rows, std::ptrdiff_t n_tiles, std::ptrdiff_t p, const T* panel) {
     const Packed<T>& b = *task_.gemm.b;
-    const std::ptrdiff_t column = panel * b.panel;
-    const auto vectors = static_cast<std::size_t>(b.panel_columns(panel) / b.width);
+    const std::ptrdiff_t column = p * b.panel;
+    const auto vectors = static_cast<std::size_t>(b.panel_columns(p) / b.width);
     if (tail().bias != nullptr) {
       epilogue_.bias = static_cast<const T*>(tail().bias) + column;
     }
     for (; n_tiles > 0; n_tiles -= strip.n_tiles) {
       strip.n_tiles = std::min(n_tiles, asking_.tiles_at_once());
-      const auto& kernels = asking_.step(epilogue_, b.k, strip.n_tiles) ? kernel_.asking_strip : kernel_.strip;
-      kernels[rows - 1][vectors - 1](strip, b.panel_data(panel), std::min(b.columns - column, b.panel), epilogue_);
+      const bool asks = asking_.step(epilogue_, b.k, strip.n_tiles);
+      const auto& kernels = !has_one_tap_ ? kernel_.taps_strip : asks ? kernel_.asking_strip : kernel_.strip;
+      kernels[rows - 1][vectors - 1](strip, panel, std::min(b.columns - column, b.panel), epilogue_);
       strip.x += strip.n_tiles * rows * strip.x_step;
       strip.y += strip.n_tiles * rows * strip.y_step;
     }
@@ -622,6 +705,7 @@ class TaskRun {
   Epilogue<T> epilogue_;
   Asking<T> asking_;
   bool goes_by_strips_;
+  bool has_one_tap_;
 };
 
 // Whether rows of the product are the pixels of the whole result, one after another.
