@@ -29,13 +29,22 @@ def test_nonfinite_values_pass_as_in_the_formula(case: Case) -> None:
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
-@pytest.mark.parametrize("groups", [1, 4, 16])
-def test_nonfinite_weights_meet_no_padding(value: float, groups: int) -> None:
-    case = conv_case("padded", (1, 16, 5, 6), (16, 16 // groups, 3, 3), padding=1, groups=groups, bias=False)
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [
+        ((1, 16, 5, 6), (16, 16, 3, 3)),
+        ((1, 16, 5, 6), (16, 4, 3, 3)),
+        ((1, 16, 5, 6), (16, 1, 3, 3)),
+        ((1, 3, 5, 200), (32, 3, 3, 3)),
+        ((1, 2, 5, 40), (3, 2, 3, 3)),
+    ],
+)
+def test_nonfinite_weights_meet_no_padding(value: float, x: tuple[int, ...], weight: tuple[int, ...]) -> None:
+    case = conv_case("padded", x, weight, padding=1, groups=x[1] // weight[1], bias=False)
     arrays = case.draw(np.random.default_rng(0))
-    weight = arrays[1]
-    assert weight is not None
-    weight[:, :, 0, :] = value  # the first row of taps reads padding, and nothing else, for the first row of outputs
+    hit = arrays[1]
+    assert hit is not None
+    hit[:, :, 0, :] = value  # the first row of taps reads padding, and nothing else, for the first row of outputs
     expected = case.expected(arrays)
     assert np.isfinite(expected[0][:, :, 0]).all()
     assert_within(case, run(case, arrays), expected, case.bounds(FLOAT32, expected, arrays), FLOAT32)
