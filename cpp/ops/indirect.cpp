@@ -229,18 +229,20 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
-// Whether lines make tiles of evenly spaced rows with enough chains of multiply-adds to hide their latency. Where they have
-// edges, whose few rows go by themselves, only long ones are worth it.
+// Whether lines make tiles of evenly spaced rows: with enough chains of multiply-adds to hide their latency where a panel
+// stays in L1, else full ones, as each tile reads the panel anew. Where lines have edges, whose few rows go by themselves,
+// only long ones are worth it.
 template <class T>
-bool goes_by_strips(const Gemm<T>& gemm, const Pointers<T>& pointers, std::ptrdiff_t tile_rows) {
+bool goes_by_strips(const Task<T>& task, std::ptrdiff_t tile_rows) {
   constexpr std::ptrdiff_t kChains = 8;
   constexpr std::ptrdiff_t kLongLine = 8;  // tiles
-  const auto [begin, end] = pointers.inner();
-  if (pointers.is_padded()) {
-    return gemm.b->is_finite && end - begin >= kLongLine * tile_rows;
+  const Packed<T>& b = *task.gemm.b;
+  const auto [begin, end] = task.pointers.inner();
+  if (task.pointers.is_padded()) {
+    return b.is_finite && end - begin >= kLongLine * tile_rows;
   }
-  const std::ptrdiff_t least_rows = end / ceil_div(end, tile_rows);
-  return least_rows * (gemm.b->panel_columns(0) / gemm.b->width) >= kChains;
+  const std::ptrdiff_t n_tiles = ceil_div(end, tile_rows);
+  return task.group > 1 ? end / n_tiles * (b.panel_columns(0) / b.width) >= kChains : 10 * end >= 9 * n_tiles * tile_rows;
 }
 
 template <class T>
@@ -261,7 +263,7 @@ class TaskRun {
                   .gates = tail().gates,
                   .gate = tail().gate},
         asking_(task.gemm, epilogue_.streams, n_panels()),
-        goes_by_strips_(goes_by_strips(task.gemm, task.pointers, tile_rows(kernel, *task.gemm.b))),
+        goes_by_strips_(goes_by_strips(task, tile_rows(kernel, *task.gemm.b))),
         has_one_tap_(task.gemm.a.taps.size() == 1 && task.gemm.a.taps[0] == Position{0, 0, 0} &&
                      !task.pointers.is_padded()) {}
 
