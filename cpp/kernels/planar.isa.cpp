@@ -2,7 +2,8 @@
 //
 // Register budget, planes × vectors accumulators + vectors of x + one broadcast weight: 6 × 2 + 2 + 1 = 15 of 16,
 // 14 × 2 + 2 + 1 = 31 of 32.
-// Rounding: one chain of fused multiply-adds per element over the terms, γ_terms; dot products one chain per lane.
+// Rounding: one chain of fused multiply-adds per element over the terms, γ_terms; dot products one chain per lane and call,
+// which is added to the sum once: a shallow tree.
 #include "kernels/block.hpp"
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
@@ -101,8 +102,8 @@ void dot(const PlanarDot<T>& how) {
   Vec<T> acc[kO][2];
 #pragma GCC unroll 16
   for (int o = 0; o < kO; ++o) {
-    acc[o][0] = load(how.sums + 2 * o * W);
-    acc[o][1] = load(how.sums + (2 * o + 1) * W);
+    acc[o][0] = Vec<T>{};
+    acc[o][1] = Vec<T>{};
   }
   const T* x_line = how.x + how.term[0];
   const std::ptrdiff_t to_second = how.term[1] - how.term[0];
@@ -129,8 +130,9 @@ void dot(const PlanarDot<T>& how) {
   }
 #pragma GCC unroll 16
   for (int o = 0; o < kO; ++o) {
-    store(how.sums + 2 * o * W, acc[o][0]);
-    store(how.sums + (2 * o + 1) * W, acc[o][1]);
+    T* const sums = how.sums + 2 * o * W;
+    store(sums, load(sums) + acc[o][0]);
+    store(sums + W, load(sums + W) + acc[o][1]);
   }
 }
 
@@ -140,7 +142,7 @@ void dot(const PlanarDot<T>& how) {
 template <class T, class F>
 STRIATE_INLINE std::ptrdiff_t for_blocks(std::ptrdiff_t planes, std::ptrdiff_t n, const F& f) {
   constexpr int kSide = Block<T>::kSide;
-  const std::ptrdiff_t end = planes == 1 ? 0 : (planes < kSide ? n - 1 : n) / kSide * kSide;
+  const std::ptrdiff_t end = planes == 1 || n == 0 ? 0 : (planes < kSide ? n - 1 : n) / kSide * kSide;
   for (std::ptrdiff_t i = 0; i < end; i += kSide) {
     for (std::ptrdiff_t o = 0; o + kSide <= planes; o += kSide) {
       f(o, i);
@@ -166,7 +168,9 @@ void to_pixels(const T* x, std::ptrdiff_t plane, std::ptrdiff_t planes, std::ptr
 
 template <class T>
 void to_planes(const T* x, std::ptrdiff_t pixel, std::ptrdiff_t planes, std::ptrdiff_t n, T* y, std::ptrdiff_t plane) {
-  std::ptrdiff_t i = for_blocks<T>(planes, n, [&](std::ptrdiff_t o, std::ptrdiff_t at) {
+  // Pixels that lie on one another, as an expanded array's do, have no room for what a block reads beyond its channels.
+  const std::ptrdiff_t n_apart = planes < Block<T>::kSide && pixel < planes ? 0 : n;
+  std::ptrdiff_t i = for_blocks<T>(planes, n_apart, [&](std::ptrdiff_t o, std::ptrdiff_t at) {
     Block<T>(x + at * pixel + o, pixel).store_transposed(y + o * plane + at, plane);
   });
   for (; i < n; ++i) {

@@ -313,7 +313,9 @@ class TaskRun {
     for (std::ptrdiff_t done = begin; done < end;) {
       const std::ptrdiff_t at = walk_.at()[2];
       const bool is_inner = at >= inner.begin && at < inner.end;
-      const std::ptrdiff_t left = is_inner ? inner.end - at : at < inner.begin ? inner.begin - at : walk_.n_in_line();
+      // The end of a line goes with the beginning of the next.
+      const std::ptrdiff_t to_inner = inner.begin - at + (at < inner.begin ? 0 : task_.gemm.a.grid[2]);
+      const std::ptrdiff_t left = is_inner ? inner.end - at : to_inner;
       const std::ptrdiff_t n = std::min(end - done, left);
       if (is_inner) {
         multiply_line(begin, done, done + n, end, next);
@@ -381,10 +383,11 @@ class TaskRun {
       const std::ptrdiff_t group_rows = n_group * height + higher;
       const T* const x = is_made ? task_.made_scratch + (done - begin) * b.k : walk_.x();
       T* const y = walk_.y();
+      const std::ptrdiff_t n_groups = ceil_div(end - begin, task_.group * most_rows);
+      const std::ptrdiff_t group = (done - begin) * n_groups / (end - begin);
       walk_.pass(group_rows);
       done += group_rows;
-      ask_for(next, (done - begin) / (task_.group * most_rows), ceil_div(end - begin, task_.group * most_rows),
-              std::min(end - done, n_group * (height + 1)), n_group);
+      ask_for(next, group, n_groups, std::min(end - done, n_group * (height + 1)), n_group);
       for (std::ptrdiff_t p = task_.panel_begin; p < task_.panel_end; ++p) {
         Strip<T> strip{.x = x,
                        .x_step = is_made ? b.k : gemm.a.step[2] * gemm.a.stride[2],

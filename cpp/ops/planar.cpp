@@ -72,10 +72,9 @@ class PlanarUnits {
   [[nodiscard]] std::ptrdiff_t n_vectors() const { return n_vectors_; }             // of a line of the result
   [[nodiscard]] std::ptrdiff_t n_lines() const { return lines_.part; }              // of a unit, at most
   [[nodiscard]] std::ptrdiff_t line_step() const { return conv_.h.stride * row_; }  // of x, a line of the result
-  [[nodiscard]] WindowAxis::Range rows(std::ptrdiff_t h) const {
-    return rows_[static_cast<std::size_t>(h)];
-  }  // of the kernel
-  [[nodiscard]] const std::vector<std::ptrdiff_t>& terms() const { return terms_; }  // [h][w][c]
+  // Offsets of what a pixel sums, [h][w][c], and the lines of them that meet the image.
+  [[nodiscard]] const std::vector<std::ptrdiff_t>& terms() const { return terms_; }
+  [[nodiscard]] WindowAxis::Range rows(std::ptrdiff_t h) const { return rows_[static_cast<std::size_t>(h)]; }
   [[nodiscard]] std::ptrdiff_t scratch_size() const {
     return ((conv_.w.stride - 1) * conv_.c + std::max(conv_.c, kLeastPlanes)) * plane_;
   }
@@ -126,7 +125,7 @@ class PlanarUnits {
   std::ptrdiff_t plane_;  // to the next
   double unit_flops_;
   std::vector<std::ptrdiff_t> terms_;
-  std::vector<WindowAxis::Range> rows_;  // of the kernel that meet the image, by lines of the result
+  std::vector<WindowAxis::Range> rows_;  // by lines of the result
 };
 
 // Planes in groups that a kernel takes at once, nearly equal.
