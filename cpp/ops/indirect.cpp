@@ -237,6 +237,9 @@ bool goes_by_strips(const Task<T>& task, std::ptrdiff_t tile_rows) {
   constexpr std::ptrdiff_t kChains = 8;
   constexpr std::ptrdiff_t kLongLine = 8;  // tiles
   const Packed<T>& b = *task.gemm.b;
+  if (b.n_taps > 1 && 2 * b.columns <= b.width) {
+    return false;  // strips of several taps have no kernel of half vectors
+  }
   const auto [begin, end] = task.pointers.inner();
   if (task.pointers.is_padded()) {
     return b.is_finite && end - begin >= kLongLine * tile_rows;

@@ -107,6 +107,8 @@ class Samples {
     } else if (is_one_of(op, {"flatten_memory", "reshape", "relayout", "interpolate", "pixel_shuffle", "pixel_unshuffle"}) ||
                (op.find("pool") != std::string::npos && !is_gradient)) {
       fits = reads_batches_only(node, {0});
+    } else if (op == "mean") {
+      fits = reads_batches_only(node, {0}) && leaves_samples(node);
     } else if (op == "concat") {
       const Attribute* const dim = node.attribute("dim");
       const auto* const axis = dim == nullptr ? nullptr : dim->as<std::int64_t>();
@@ -123,6 +125,17 @@ class Samples {
       fits = fits && size_of(id).rank() > 0 && size_of(id)[0] == n_;
     }
     return fits;
+  }
+
+  // Whether a reduction names its axes, and the first is none of them.
+  [[nodiscard]] bool leaves_samples(const Node& node) const {
+    const Attribute* const dim = node.attribute("dim");
+    const auto* const axes = dim == nullptr ? nullptr : dim->as<Attribute::List>();
+    const int rank = size_of(node.inputs[0]).rank();
+    return axes != nullptr && !axes->empty() && std::all_of(axes->begin(), axes->end(), [&](const Attribute& axis) {
+             const auto* const number = axis.as<std::int64_t>();
+             return number != nullptr && *number != 0 && *number != -rank;
+           });
   }
 
   static bool has_map(const std::string& op) {

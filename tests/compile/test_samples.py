@@ -33,15 +33,19 @@ def wide(x: Tensor) -> Tensor:
     return ops.relu6(ops.conv2d(x, WIDE, BIAS))
 
 
-def several(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Products, windows, additions, concatenation, scaling by a pool, resizing, a vector and an image as results."""
+def several(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Products, windows, additions, concatenation, scaling by a pool, means, resizing; vectors and an image as results."""
     y = wide(x)
     y = ops.silu(ops.conv2d(y, DEPTHWISE, padding=1, groups=16)) + y
     gate = ops.sigmoid(ops.adaptive_avg_pool2d(y, 1) * ROW)
     z = ops.conv2d(y * gate, NARROW) + x
     both = ops.cat([ops.max_pool2d(z, 2), ops.avg_pool2d(y, 2)], dim=1)
     pooled = ops.flatten(ops.adaptive_avg_pool2d(both, 1), 1)
-    return ops.linear(pooled, LINEAR), ops.interpolate(both, scale_factor=0.5, mode="nearest")
+    return (
+        ops.linear(pooled, LINEAR),
+        ops.mean(both, dim=(2, 3)),
+        ops.interpolate(both, scale_factor=0.5, mode="nearest"),
+    )
 
 
 def at_a_time(program: striate.Program, *inputs: Tensor) -> int:
@@ -81,6 +85,8 @@ def test_several_inputs_are_cut_alike() -> None:
 #: Where a sample's result depends on other samples, or on how many there are.
 MIXING: dict[str, Callable[[Tensor], Any]] = {
     "sum": lambda x: wide(x) - ops.sum(wide(x), dim=0, keepdim=True),
+    "mean": lambda x: wide(x) - ops.mean(wide(x), dim=(0, 2, 3), keepdim=True),
+    "mean of all": lambda x: wide(x) - ops.mean(wide(x)),
     "softmax": lambda x: ops.softmax(wide(x), dim=0),
     "concat": lambda x: ops.cat([wide(x), wide(x)], dim=0),
     "flip": lambda x: ops.flip(wide(x), (0,)),
