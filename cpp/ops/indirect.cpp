@@ -229,12 +229,11 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
-// Whether lines make tiles of evenly spaced rows: with enough chains of multiply-adds to hide their latency where a panel
-// stays in L1, else full ones, as each tile reads the panel anew. Where lines have edges, whose few rows go by themselves,
-// only long ones are worth it.
+// Whether rows are evenly spaced along lines whose last tile costs less than strips save: about four values of k a tile.
+// Where lines have edges, whose few rows go by themselves, only long ones are worth it.
 template <class T>
 bool goes_by_strips(const Task<T>& task, std::ptrdiff_t tile_rows) {
-  constexpr std::ptrdiff_t kChains = 8;
+  constexpr std::ptrdiff_t kSaved = 4;
   constexpr std::ptrdiff_t kLongLine = 8;  // tiles
   const Packed<T>& b = *task.gemm.b;
   if (b.n_taps > 1 && 2 * b.columns <= b.width) {
@@ -244,8 +243,8 @@ bool goes_by_strips(const Task<T>& task, std::ptrdiff_t tile_rows) {
   if (task.pointers.is_padded()) {
     return b.is_finite && end - begin >= kLongLine * tile_rows;
   }
-  const std::ptrdiff_t n_tiles = ceil_div(end, tile_rows);
-  return task.group > 1 ? end / n_tiles * (b.panel_columns(0) / b.width) >= kChains : 10 * end >= 9 * n_tiles * tile_rows;
+  const std::ptrdiff_t k = b.n_taps * b.k;
+  return round_up(end, tile_rows) * k <= end * (k + kSaved);
 }
 
 template <class T>
