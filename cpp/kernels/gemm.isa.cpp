@@ -201,8 +201,8 @@ void gemm_tile(const T* const* a, std::ptrdiff_t n_taps, std::ptrdiff_t k, const
 }
 
 // Contract: GemmStrip in table.hpp. Tiles follow one another without a call and without pointers: with 16 values of k 0.91
-// of the time (AVX2), with 64 0.965; a loop over taps would take half of that back. (Whether it asks for memory is a kernel
-// of its own: a branch costs short sums 2 to 4 %.)
+// of the time (AVX2), with 64 0.965. A loop over taps takes half of that back, and a branch that asks for memory 2 to 4 % of
+// short sums: both are kernels of their own.
 template <class T, int MR, int NV, bool kAsks = false, bool kTaps = false>
 void gemm_strip(const Strip<T>& strip, const T* b, std::ptrdiff_t n_cols, const Epilogue<T>& epilogue) {
   const std::ptrdiff_t x_step = strip.x_step;

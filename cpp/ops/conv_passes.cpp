@@ -1,6 +1,5 @@
 // Forward pass and weight gradient of convolutions: both read x, tap by tap or, with few channels, line by line.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "machine/memory.hpp"
@@ -201,19 +200,14 @@ bool ran_by_planes(const Array& x, const Array& weight, const Array& y, const Ge
       spatial_strides(y)[2] != geometry.o) {
     return false;
   }
-  const Array dense = dense_weight(weight);
-  const T* const w = dense.data<T>();
-  if (geometry.window.axis[2].is_padded() && !kernels().gemm<T>().all_finite(w, dense.size())) {
+  const auto filters = cached<T>(weight, derived_key(ConvPass::forward, 200), [&] {
+    const Array dense = dense_weight(weight);
+    return PackedList<T>{pack_planar<T>(dense.data<T>(), geometry.o, dense.size() / geometry.o)};
+  });
+  if (geometry.window.axis[2].is_padded() && !(*filters)[0]->is_finite) {
     return false;
   }
-  const std::ptrdiff_t n_values = dense.size() / geometry.o;
-  std::vector<T> filters;
-  for (std::ptrdiff_t i = 0; i < n_values; ++i) {
-    for (std::ptrdiff_t o = 0; o < geometry.o; ++o) {
-      filters.push_back(w[o * n_values + i]);
-    }
-  }
-  planar_forward<T>(planar_conv<T>(x, geometry), filters,
+  planar_forward<T>(planar_conv<T>(x, geometry), *(*filters)[0],
                     {.y = y.data<T>(), .stride_n = y.stride(0), .stride = spatial_strides(y)}, tail);
   return true;
 }

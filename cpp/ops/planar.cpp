@@ -1,7 +1,6 @@
 #include "ops/planar.hpp"
 
 #include <algorithm>
-#include <cstring>
 
 #include "machine/memory.hpp"
 #include "machine/threads.hpp"
@@ -136,20 +135,25 @@ Partition groups_of(std::ptrdiff_t planes, std::ptrdiff_t most) {
 }  // namespace
 
 template <class T>
-void planar_forward(const PlanarConv<T>& conv, const std::vector<T>& filters, const Scatter<T>& y, const GemmTail& tail) {
+std::shared_ptr<const Packed<T>> pack_planar(const T* w, std::ptrdiff_t o, std::ptrdiff_t n_terms) {
   const PlanarKernels<T>& kernel = kernels().planar<T>();
-  const PlanarUnits<T> units(conv, 0);
-  const Partition groups = groups_of(conv.o, kernel.planes);
-  const auto n_terms = static_cast<std::ptrdiff_t>(units.terms().size());
-  // [group][term][plane]
-  std::vector<T> weights(filters.size());
-  for (std::ptrdiff_t g = 0; g < groups.n_parts; ++g) {
-    const std::ptrdiff_t planes = groups.end(g) - groups.begin(g);
+  const auto packed = std::make_shared<Packed<T>>(1, n_terms, o, groups_of(o, kernel.planes).part, 1);
+  for (std::ptrdiff_t p = 0; p < packed->n_panels; ++p) {
+    T* to = packed->panel_data(p);
     for (std::ptrdiff_t t = 0; t < n_terms; ++t) {
-      std::copy_n(filters.data() + t * conv.o + groups.begin(g), planes,
-                  weights.data() + n_terms * groups.begin(g) + t * planes);
+      for (std::ptrdiff_t i = 0; i < packed->panel_columns(p); ++i) {
+        *to++ = w[(p * packed->panel + i) * n_terms + t];
+      }
     }
   }
+  packed->is_finite = kernels().gemm<T>().all_finite(w, o * n_terms);
+  return packed;
+}
+
+template <class T>
+void planar_forward(const PlanarConv<T>& conv, const Packed<T>& filters, const Scatter<T>& y, const GemmTail& tail) {
+  const PlanarKernels<T>& kernel = kernels().planar<T>();
+  const PlanarUnits<T> units(conv, 0);
   const std::ptrdiff_t plane = units.n_vectors() * kernel.width;
   const std::ptrdiff_t terms_a_row = conv.c * conv.w.kernel;
   const std::ptrdiff_t scratch_size = units.scratch_size() + std::max(conv.o, kLeastPlanes) * plane;
@@ -168,12 +172,12 @@ void planar_forward(const PlanarConv<T>& conv, const std::vector<T>& filters, co
           for (std::ptrdiff_t h = unit.h_begin; h < unit.h_end; ++h) {
             const WindowAxis::Range rows = units.rows(h);
             const std::ptrdiff_t first = rows.begin * terms_a_row;
-            for (std::ptrdiff_t g = 0; g < groups.n_parts; ++g) {
-              const std::ptrdiff_t o = groups.begin(g);
-              const std::ptrdiff_t n_planes = groups.end(g) - o;
+            for (std::ptrdiff_t p = 0; p < filters.n_panels; ++p) {
+              const std::ptrdiff_t o = p * filters.panel;
+              const std::ptrdiff_t n_planes = filters.panel_columns(p);
               kernel.sum[n_planes - 1]({.x = planes + (h - unit.h_begin) * units.line_step(),
                                         .term = units.terms().data() + first,
-                                        .w = weights.data() + n_terms * o + first * n_planes,
+                                        .w = filters.panel_data(p) + first * n_planes,
                                         .n_terms = (rows.end - rows.begin) * terms_a_row,
                                         .y = results + o * plane,
                                         .y_plane = plane,
@@ -268,8 +272,9 @@ void planar_grad_weight(const PlanarConv<T>& conv, const Scatter<const T>& grad_
   }
 }
 
-#define STRIATE_INSTANTIATE(T)                                                                                   \
-  template void planar_forward(const PlanarConv<T>&, const std::vector<T>&, const Scatter<T>&, const GemmTail&); \
+#define STRIATE_INSTANTIATE(T)                                                                              \
+  template std::shared_ptr<const Packed<T>> pack_planar(const T*, std::ptrdiff_t, std::ptrdiff_t);          \
+  template void planar_forward(const PlanarConv<T>&, const Packed<T>&, const Scatter<T>&, const GemmTail&); \
   template void planar_grad_weight(const PlanarConv<T>&, const Scatter<const T>&, T*);
 STRIATE_INSTANTIATE(float)
 STRIATE_INSTANTIATE(double)

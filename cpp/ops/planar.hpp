@@ -1,8 +1,6 @@
 // Convolutions of fewer results a pixel than a vector has lanes: lanes are pixels, of planes that hold one channel each.
 #pragma once
 
-#include <vector>
-
 #include "ops/indirect.hpp"
 #include "striate/window.hpp"
 
@@ -22,10 +20,14 @@ struct PlanarConv {
   WindowAxis w;
 };
 
-// y = tail(the forward pass), where y has `o` values side by side along its lines; `filters` are [h][w][c][o]. The tail is
-// bias, clamp and what finishes lines.
+// The filters of dense w [o][h][w][c], in panels of as many results as a kernel sums at once.
 template <class T>
-void planar_forward(const PlanarConv<T>& conv, const std::vector<T>& filters, const Scatter<T>& y, const GemmTail& tail);
+[[nodiscard]] std::shared_ptr<const Packed<T>> pack_planar(const T* w, std::ptrdiff_t o, std::ptrdiff_t n_terms);
+
+// y = tail(the forward pass), where y has `o` values side by side along its lines. The tail is bias, clamp and what finishes
+// lines.
+template <class T>
+void planar_forward(const PlanarConv<T>& conv, const Packed<T>& filters, const Scatter<T>& y, const GemmTail& tail);
 
 // grad_weight [o][h][w][c]; zeros beyond an edge of the image take part.
 template <class T>
