@@ -143,7 +143,12 @@ def of_winograd(layer: test_winograd.Layer, m: int) -> Program:
     x, weight, bias, grad_y = (striate.tensor(a.astype(np.float32)) for a in arrays)
     with recorded() as program:
         y = striate.ops.conv2d(
-            x.requires_grad_(), weight.requires_grad_(), bias, padding=layer.padding, groups=layer.groups
+            x.requires_grad_(),
+            weight.requires_grad_(),
+            bias,
+            stride=layer.stride,
+            padding=layer.padding,
+            groups=layer.groups,
         )
         y.backward(grad_y)
     results = (y, x.grad, weight.grad)
@@ -163,8 +168,11 @@ def programs() -> dict[str, Callable[[], Program]]:
     for layer in (*test_winograd.SMALL, *test_winograd.LARGE[1:3]):
         for m in test_winograd.SIZES:
             made[f"winograd{m}-{layer.channels}-{layer.filters}"] = partial(of_winograd, layer, m)
-        of_5x5 = replace(layer, kernel=5)
-        made[f"winograd2-5x5-{layer.channels}-{layer.filters}"] = partial(of_winograd, of_5x5, 2)
+        for m, kernel, stride in test_winograd.FORMS[len(test_winograd.SIZES) :]:
+            other = replace(layer, kernel=kernel, stride=stride)
+            made[f"winograd{m}-{kernel}x{kernel}-{stride}-{layer.channels}-{layer.filters}"] = partial(
+                of_winograd, other, m
+            )
     return made
 
 

@@ -1,21 +1,28 @@
 // What the transforms of Winograd convolution compute (Lavin & Gray 2016, arXiv:1509.09308; points as in Barabasz et al.,
-// arXiv:1803.10986). F(m×m, r×r) takes n = m + r − 1 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ (n×n), G (n×r)
-// and Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of channels.
+// arXiv:1803.10986). F(m×m, r×r) of stride 1 takes n = m + r − 1 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ
+// (n×n), G (n×r) and Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of
+// channels.
+// Of stride 2, with r = 3, the even pixels meet the outer two taps as in a convolution of stride 1, F(m, 2) with m + 1
+// points, and the odd ones meet the middle tap alone: m products more. Bᵀ, G and Aᵀ have both, the odd pixels last; these
+// share one filter.
 #pragma once
 
 #include <cstddef>
 
 namespace striate {
 
-// F(m×m, r×r).
+// F(m×m, r×r) of a stride.
 struct WinogradForm {
-  int m, r;
-  [[nodiscard]] constexpr int n() const { return m + r - 1; }
+  int m, r, stride;
+  // Points of a side, and pixels that a tile of the forward pass reads.
+  [[nodiscard]] constexpr int n() const { return stride * (m - 1) + r; }
+  // Points of a side whose filters differ.
+  [[nodiscard]] constexpr int n_filter() const { return stride == 1 ? n() : m + 2; }
 };
 
 // The forms that exist; their order is that of tables.
-inline constexpr int kWinogradForms = 4;
-inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3}, {4, 3}, {6, 3}, {2, 5}};
+inline constexpr int kWinogradForms = 5;
+inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3, 1}, {4, 3, 1}, {6, 3, 1}, {2, 5, 1}, {4, 3, 2}};
 
 // A tile's elements: (i, j) at x + i·stride_h + j·stride_w, `channels` contiguous values each; outside [begin, end) an
 // element reads as zero.
@@ -43,12 +50,16 @@ struct WinogradTarget {
 
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
 
+// f is the number of points whose filters differ. A data gradient of stride 1 is a forward pass; one of stride 2, of a
+// padding of 1, has transforms of its own, which give the 2m×2m pixels that m×m of grad_y and those that follow them meet.
 struct WinogradKernels {
   WinogradTransform input[kWinogradForms];        // V = Bᵀ d B       n×n → n×n
   WinogradTransform output[kWinogradForms];       // y = Aᵀ M A       n×n → m×m, then + bias + addend and clamp
-  WinogradTransform filter[kWinogradForms];       // U = G g Gᵀ       r×r → n×n
+  WinogradTransform filter[kWinogradForms];       // U = G g Gᵀ       r×r → f×f
+  WinogradTransform back_input[kWinogradForms];   // of grad_y        m+1×m+1 → n×n, of stride 1 as input
+  WinogradTransform back_output[kWinogradForms];  // of grad_x        n×n → 2m×2m, of stride 1 as output
   WinogradTransform grad_output[kWinogradForms];  // Z = A grad_y Aᵀ  m×m → n×n
-  WinogradTransform grad_filter[kWinogradForms];  // Gᵀ U G           n×n → r×r
+  WinogradTransform grad_filter[kWinogradForms];  // Gᵀ U G           f×f → r×r
 };
 
 }  // namespace striate

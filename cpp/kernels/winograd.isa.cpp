@@ -2,7 +2,7 @@
 //
 // A transform runs down the rows of a tile into a small array that stays in L1, then down its columns. The points come in
 // pairs ±a, so a row is an even part and an odd part, added and subtracted: n/2 multiply-adds an element of the input
-// transform, n/2 − 1 of the output transform.
+// transform, n/2 − 1 of the output transform. Where their number is odd, one point b stands alone, before ∞.
 // Rounding: at most n multiply-adds per one-dimensional transform; the bound is tests/oracle/winograd.py.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
@@ -14,12 +14,17 @@ using V = Vec<float>;
 inline constexpr std::ptrdiff_t W = kWidth<float>;
 inline constexpr std::ptrdiff_t kLine = 16;  // values of a cache line
 
-// The positive ones of N points.
+// The positive ones of pairs among N points, and the one that stands alone.
 template <int N>
 struct Points;
 template <>
 struct Points<4> {
   static constexpr double a[1] = {1};
+};
+template <>
+struct Points<5> {
+  static constexpr double a[1] = {0.6875};
+  static constexpr double b = 2.25;
 };
 template <>
 struct Points<6> {
@@ -32,6 +37,8 @@ struct Points<8> {
 
 template <int N>
 inline constexpr int kPairs = N / 2 - 1;
+template <int N>
+inline constexpr bool kHasSingle = N % 2 == 1;
 
 // Coefficients of Π (x − a_r²) over all r but `skipped`: c[k] of x^k.
 template <int N>
@@ -52,15 +59,23 @@ struct Product {
   }
 };
 
-// The scale of the point ±a_q: Π over the other finite points p of (a_q − p); of zero for q = −1.
+// The finite point that row i of Bᵀ belongs to.
 template <int N>
-constexpr double scale(int q) {
-  double product = q < 0 ? 1 : 2 * Points<N>::a[q] * Points<N>::a[q];
-  for (int r = 0; r < kPairs<N>; ++r) {
-    const double root = Points<N>::a[r] * Points<N>::a[r];
-    if (r != q) {
-      product *= q < 0 ? -root : Points<N>::a[q] * Points<N>::a[q] - root;
+constexpr double point(int i) {
+  if constexpr (kHasSingle<N>) {
+    if (i == N - 2) {
+      return Points<N>::b;
     }
+  }
+  return i == 0 ? 0 : i % 2 == 1 ? Points<N>::a[(i - 1) / 2] : -Points<N>::a[(i - 1) / 2];
+}
+
+// Its scale: Π over the other finite points p of (point − p).
+template <int N>
+constexpr double scale(int i) {
+  double product = 1;
+  for (int k = 0; k < N - 1; ++k) {
+    product *= k == i ? 1 : point<N>(i) - point<N>(k);
   }
   return product;
 }
@@ -72,13 +87,42 @@ STRIATE_INLINE V times_plus(double a, V x, V sum) {
   return a == 1 ? x + sum : fma<float>(broadcast(static_cast<float>(a)), x, sum);
 }
 
-template <int N>
-struct Input {
-  static constexpr int kIn = N;
-  static constexpr int kOut = N;
-  static constexpr bool kFinishes = false;
-  STRIATE_INLINE static void run(const V* d, V* v) {
-    constexpr Product<N> all(-1);
+// Every transform: elements in and out a side, whether it adds the bias and clamps, and by how many pixels the tiles that it
+// reads are apart where they overlap.
+template <int kIn_, int kOut_, bool kFinishes_ = false, int kStep_ = 0>
+struct Sizes {
+  static constexpr int kIn = kIn_;
+  static constexpr int kOut = kOut_;
+  static constexpr bool kFinishes = kFinishes_;
+  static constexpr int kStep = kStep_;
+};
+
+// The points are those of P.
+template <int N, int P = N>
+STRIATE_INLINE void input_of(const V* d, V* v) {
+  if constexpr (kHasSingle<N>) {
+    // Rows of the other points have a factor x − b more; that of b is what ∞ had without it.
+    V less[N - 1];
+#pragma GCC unroll 8
+    for (int k = 0; k < N - 1; ++k) {
+      less[k] = times_plus(-Points<P>::b, d[k], d[k + 1]);
+    }
+    V others[N - 1];
+    input_of<N - 1, P>(less, others);
+    V single = d[N - 2];
+    constexpr Product<P> all(-1);
+#pragma GCC unroll 4
+    for (int k = kPairs<N> - 1; k >= 0; --k) {
+      single = times_plus(all.c[k], d[2 * k + 1], single);
+    }
+#pragma GCC unroll 8
+    for (int k = 0; k < N - 2; ++k) {
+      v[k] = others[k];
+    }
+    v[N - 2] = single;
+    v[N - 1] = others[N - 2];
+  } else {
+    constexpr Product<P> all(-1);
     V zero = d[N - 2];
     V infinite = d[N - 1];
 #pragma GCC unroll 4
@@ -90,7 +134,7 @@ struct Input {
     v[N - 1] = infinite;
 #pragma GCC unroll 4
     for (int q = 0; q < kPairs<N>; ++q) {
-      const Product<N> rest(q);
+      const Product<P> rest(q);
       V even = d[N - 2];
       V odd = d[N - 3];
 #pragma GCC unroll 4
@@ -98,107 +142,219 @@ struct Input {
         even = times_plus(rest.c[k], d[2 * k + 2], even);
         odd = times_plus(rest.c[k], d[2 * k + 1], odd);
       }
-      v[2 * q + 1] = times_plus(Points<N>::a[q], odd, even);
-      v[2 * q + 2] = times_plus(-Points<N>::a[q], odd, even);
+      v[2 * q + 1] = times_plus(Points<P>::a[q], odd, even);
+      v[2 * q + 2] = times_plus(-Points<P>::a[q], odd, even);
     }
   }
-};
+}
 
 template <int M, int N>
-struct Output {
-  static constexpr int kIn = N;
-  static constexpr int kOut = M;
-  static constexpr bool kFinishes = true;  // adds the bias and clamps
-  STRIATE_INLINE static void run(const V* v, V* y) {
-    V sum[kPairs<N>];
-    V difference[kPairs<N>];
+STRIATE_INLINE void output_of(const V* v, V* y) {
+  V sum[kPairs<N>];
+  V difference[kPairs<N>];
 #pragma GCC unroll 4
-    for (int q = 0; q < kPairs<N>; ++q) {
-      sum[q] = v[2 * q + 1] + v[2 * q + 2];
-      difference[q] = v[2 * q + 1] - v[2 * q + 2];
-    }
+  for (int q = 0; q < kPairs<N>; ++q) {
+    sum[q] = v[2 * q + 1] + v[2 * q + 2];
+    difference[q] = v[2 * q + 1] - v[2 * q + 2];
+  }
 #pragma GCC unroll 8
-    for (int j = 0; j < M; ++j) {
-      V value = j == 0       ? v[0]
-                : j == M - 1 ? v[N - 1]
-                             : times(power(Points<N>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
+  for (int j = 0; j < M; ++j) {
+    V value = j == 0 ? v[0] : j == M - 1 ? v[N - 1] : times(power(Points<N>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
 #pragma GCC unroll 4
-      for (int q = j == 0 || j == M - 1 ? 0 : 1; q < kPairs<N>; ++q) {
-        value = times_plus(power(Points<N>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
-      }
-      y[j] = value;
+    for (int q = j == 0 || j == M - 1 ? 0 : 1; q < kPairs<N>; ++q) {
+      value = times_plus(power(Points<N>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
     }
+    if constexpr (kHasSingle<N>) {
+      value = times_plus(power(Points<N>::b, j), v[N - 2], value);
+    }
+    y[j] = value;
   }
-};
+}
 
 template <int M, int N>
-struct GradOutput {
-  static constexpr int kIn = M;
-  static constexpr int kOut = N;
-  static constexpr bool kFinishes = false;
-  STRIATE_INLINE static void run(const V* y, V* z) {
-    z[0] = y[0];
-    z[N - 1] = y[M - 1];
+STRIATE_INLINE void grad_output_of(const V* y, V* z) {
+  z[0] = y[0];
+  z[N - 1] = y[M - 1];
 #pragma GCC unroll 4
-    for (int q = 0; q < kPairs<N>; ++q) {
-      const double a = Points<N>::a[q];
-      V even = y[0];
-      V odd = times(a, y[1]);
-#pragma GCC unroll 4
-      for (int j = 2; j < M; j += 2) {
-        even = times_plus(power(a, j), y[j], even);
-        odd = times_plus(power(a, j + 1), y[j + 1], odd);
-      }
-      z[2 * q + 1] = even + odd;
-      z[2 * q + 2] = even - odd;
+  for (int q = 0; q < kPairs<N>; ++q) {
+    const double a = Points<N>::a[q];
+    V even = y[0];
+    V odd = times(a, y[1]);
+#pragma GCC unroll 8
+    for (int j = 2; j < M; j += 2) {
+      even = times_plus(power(a, j), y[j], even);
+      odd = j + 1 < M ? times_plus(power(a, j + 1), y[j + 1], odd) : odd;
     }
+    z[2 * q + 1] = even + odd;
+    z[2 * q + 2] = even - odd;
   }
-};
+  if constexpr (kHasSingle<N>) {
+    V single = y[0];
+#pragma GCC unroll 8
+    for (int j = 1; j < M; ++j) {
+      single = times_plus(power(Points<N>::b, j), y[j], single);
+    }
+    z[N - 2] = single;
+  }
+}
 
 template <int R, int N>
-struct Filter {
-  static constexpr int kIn = R;
-  static constexpr int kOut = N;
-  static constexpr bool kFinishes = false;
-  STRIATE_INLINE static void run(const V* g, V* u) {
-    u[0] = times(1 / scale<N>(-1), g[0]);
-    u[N - 1] = g[R - 1];
+STRIATE_INLINE void filter_of(const V* g, V* u) {
+  u[0] = times(1 / scale<N>(0), g[0]);
+  u[N - 1] = g[R - 1];
+  if constexpr (kHasSingle<N>) {
+#pragma GCC unroll 8
+    for (int i = 1; i < N - 1; ++i) {
+      V value = times(1 / scale<N>(i), g[0]);
+#pragma GCC unroll 4
+      for (int k = 1; k < R; ++k) {
+        value = times_plus(power(point<N>(i), k) / scale<N>(i), g[k], value);
+      }
+      u[i] = value;
+    }
+  } else {
 #pragma GCC unroll 4
     for (int q = 0; q < kPairs<N>; ++q) {
       const double a = Points<N>::a[q];
-      V even = times(1 / scale<N>(q), g[0]);
+      const double s = scale<N>(2 * q + 1);
+      V even = times(1 / s, g[0]);
       V odd = g[1];
 #pragma GCC unroll 4
       for (int k = 2; k < R; k += 2) {
-        even = times_plus(power(a, k) / scale<N>(q), g[k], even);
+        even = times_plus(power(a, k) / s, g[k], even);
         odd = k + 1 < R ? times_plus(power(a, k), g[k + 1], odd) : odd;
       }
-      u[2 * q + 1] = times_plus(a / scale<N>(q), odd, even);
-      u[2 * q + 2] = times_plus(-a / scale<N>(q), odd, even);
+      u[2 * q + 1] = times_plus(a / s, odd, even);
+      u[2 * q + 2] = times_plus(-a / s, odd, even);
     }
   }
-};
+}
 
 template <int R, int N>
-struct GradFilter {
-  static constexpr int kIn = N;
-  static constexpr int kOut = R;
-  static constexpr bool kFinishes = false;
-  STRIATE_INLINE static void run(const V* u, V* g) {
-    g[0] = times(1 / scale<N>(-1), u[0]);
+STRIATE_INLINE void grad_filter_of(const V* u, V* g) {
+  g[0] = times(1 / scale<N>(0), u[0]);
 #pragma GCC unroll 4
-    for (int k = 1; k < R; ++k) {
-      g[k] = k < R - 1 ? V{} : u[N - 1];
+  for (int k = 1; k < R; ++k) {
+    g[k] = k < R - 1 ? V{} : u[N - 1];
+  }
+  if constexpr (kHasSingle<N>) {
+#pragma GCC unroll 8
+    for (int i = 1; i < N - 1; ++i) {
+#pragma GCC unroll 4
+      for (int k = 0; k < R; ++k) {
+        g[k] = times_plus(power(point<N>(i), k) / scale<N>(i), u[i], g[k]);
+      }
     }
+  } else {
 #pragma GCC unroll 4
     for (int q = 0; q < kPairs<N>; ++q) {
       const V sum = u[2 * q + 1] + u[2 * q + 2];
       const V difference = u[2 * q + 1] - u[2 * q + 2];
 #pragma GCC unroll 8
       for (int k = 0; k < R; ++k) {
-        g[k] = times_plus(power(Points<N>::a[q], k) / scale<N>(q), k % 2 == 0 ? sum : difference, g[k]);
+        g[k] = times_plus(power(Points<N>::a[q], k) / scale<N>(2 * q + 1), k % 2 == 0 ? sum : difference, g[k]);
       }
     }
+  }
+}
+
+// Of stride 1.
+template <int N>
+struct Input : Sizes<N, N, false, N - 2> {
+  STRIATE_INLINE static void run(const V* d, V* v) { input_of<N>(d, v); }
+};
+template <int M, int N>
+struct Output : Sizes<N, M, true> {
+  STRIATE_INLINE static void run(const V* v, V* y) { output_of<M, N>(v, y); }
+};
+template <int M, int N>
+struct GradOutput : Sizes<M, N> {
+  STRIATE_INLINE static void run(const V* y, V* z) { grad_output_of<M, N>(y, z); }
+};
+template <int R, int N>
+struct Filter : Sizes<R, N> {
+  STRIATE_INLINE static void run(const V* g, V* u) { filter_of<R, N>(g, u); }
+};
+template <int R, int N>
+struct GradFilter : Sizes<N, R> {
+  STRIATE_INLINE static void run(const V* u, V* g) { grad_filter_of<R, N>(u, g); }
+};
+
+// Of stride 2 and a 3×3 kernel: M + 1 points of even pixels, then M odd pixels.
+template <int M>
+struct PhasedInput : Sizes<2 * M + 1, 2 * M + 1, false, 2 * M> {
+  STRIATE_INLINE static void run(const V* d, V* v) {
+    V even[M + 1];
+#pragma GCC unroll 8
+    for (int k = 0; k <= M; ++k) {
+      even[k] = d[2 * k];
+    }
+    input_of<M + 1>(even, v);
+#pragma GCC unroll 8
+    for (int k = 0; k < M; ++k) {
+      v[M + 1 + k] = d[2 * k + 1];
+    }
+  }
+};
+template <int M>
+struct PhasedOutput : Sizes<2 * M + 1, M, true> {
+  STRIATE_INLINE static void run(const V* v, V* y) {
+    output_of<M, M + 1>(v, y);
+#pragma GCC unroll 8
+    for (int k = 0; k < M; ++k) {
+      y[k] += v[M + 1 + k];
+    }
+  }
+};
+// grad_x's pixel 2k is that which the middle tap of y's pixel k reads.
+template <int M>
+struct PhasedBackInput : Sizes<M + 1, 2 * M + 1, false, M> {
+  STRIATE_INLINE static void run(const V* d, V* v) {
+    input_of<M + 1>(d, v);
+#pragma GCC unroll 8
+    for (int k = 0; k < M; ++k) {
+      v[M + 1 + k] = d[k];
+    }
+  }
+};
+template <int M>
+struct PhasedBackOutput : Sizes<2 * M + 1, 2 * M, true> {
+  STRIATE_INLINE static void run(const V* v, V* y) {
+    V odd[M];
+    output_of<M, M + 1>(v, odd);
+#pragma GCC unroll 8
+    for (int k = 0; k < M; ++k) {
+      y[2 * k] = v[M + 1 + k];
+      y[2 * k + 1] = odd[k];
+    }
+  }
+};
+template <int M>
+struct PhasedGradOutput : Sizes<M, 2 * M + 1> {
+  STRIATE_INLINE static void run(const V* y, V* z) {
+    grad_output_of<M, M + 1>(y, z);
+#pragma GCC unroll 8
+    for (int k = 0; k < M; ++k) {
+      z[M + 1 + k] = y[k];
+    }
+  }
+};
+template <int M>
+struct PhasedFilter : Sizes<3, M + 2> {
+  STRIATE_INLINE static void run(const V* g, V* u) {
+    const V outer[2] = {g[0], g[2]};
+    filter_of<2, M + 1>(outer, u);
+    u[M + 1] = g[1];
+  }
+};
+template <int M>
+struct PhasedGradFilter : Sizes<M + 2, 3> {
+  STRIATE_INLINE static void run(const V* u, V* g) {
+    V outer[2];
+    grad_filter_of<2, M + 1>(u, outer);
+    g[0] = outer[0];
+    g[1] = u[M + 1];
+    g[2] = outer[1];
   }
 };
 
@@ -218,7 +374,7 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
     V out[F::kOut];
     const float* const row = from.x + i * from.stride_h + c;
     const bool row_inside = i >= from.h_begin && i < from.h_end;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < F::kIn; ++j) {
       if (!kInside && !(row_inside && j >= from.w_begin && j < from.w_end)) {
         in[j] = V{};
@@ -228,16 +384,16 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
         in[j] = load_partial(row + j * from.stride_w, left);
       }
     }
-    if constexpr (kInside && F::kIn == F::kOut) {
+    if constexpr (kInside && F::kStep > 0) {
       if (c % kLine == 0) {  // the pixels that the next tile of the line adds
-#pragma GCC unroll 8
-        for (int j = 2; j < F::kIn; ++j) {
-          __builtin_prefetch(row + (j + F::kIn - 2) * from.stride_w);
+#pragma GCC unroll 16
+        for (int j = F::kIn - F::kStep; j < F::kIn; ++j) {
+          __builtin_prefetch(row + (j + F::kStep) * from.stride_w);
         }
       }
     }
     F::run(in, out);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int s = 0; s < F::kOut; ++s) {
       half[s][i] = out[s];
     }
@@ -254,7 +410,7 @@ STRIATE_INLINE void transform_vector(const WinogradSource& from, const WinogradT
     V out[F::kOut];
     F::run(half[s], out);
     float* const column = to.y + s * to.stride_w + c;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < F::kOut; ++i) {
       if (!kStored && i >= to.h_end) {
         break;
@@ -319,11 +475,21 @@ void fill_form(WinogradKernels& table) {
   constexpr int m = kWinogradForm[kForm].m;
   constexpr int r = kWinogradForm[kForm].r;
   constexpr int n = kWinogradForm[kForm].n();
-  table.input[kForm] = transform<Input<n>>;
-  table.output[kForm] = transform<Output<m, n>>;
-  table.filter[kForm] = transform<Filter<r, n>>;
-  table.grad_output[kForm] = transform<GradOutput<m, n>>;
-  table.grad_filter[kForm] = transform<GradFilter<r, n>>;
+  if constexpr (kWinogradForm[kForm].stride == 1) {
+    table.input[kForm] = table.back_input[kForm] = transform<Input<n>>;
+    table.output[kForm] = table.back_output[kForm] = transform<Output<m, n>>;
+    table.filter[kForm] = transform<Filter<r, n>>;
+    table.grad_output[kForm] = transform<GradOutput<m, n>>;
+    table.grad_filter[kForm] = transform<GradFilter<r, n>>;
+  } else {
+    table.input[kForm] = transform<PhasedInput<m>>;
+    table.output[kForm] = transform<PhasedOutput<m>>;
+    table.filter[kForm] = transform<PhasedFilter<m>>;
+    table.back_input[kForm] = transform<PhasedBackInput<m>>;
+    table.back_output[kForm] = transform<PhasedBackOutput<m>>;
+    table.grad_output[kForm] = transform<PhasedGradOutput<m>>;
+    table.grad_filter[kForm] = transform<PhasedGradFilter<m>>;
+  }
 }
 
 }  // namespace
@@ -333,6 +499,7 @@ void fill_winograd(KernelTable& table) {
   fill_form<1>(table.winograd);
   fill_form<2>(table.winograd);
   fill_form<3>(table.winograd);
+  fill_form<4>(table.winograd);
 }
 
 }  // namespace striate::STRIATE_TARGET

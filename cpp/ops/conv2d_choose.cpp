@@ -21,7 +21,8 @@ constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fe
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
 // What the transforms of F(2×2, 5×5) cost, relative to those of F(4×4, 3×3), of as many points: a tile's input is the same;
 // 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97 (AVX-512) of the time on the side that is written, 1.35
-// to 1.52 and 1.41 for filters.
+// to 1.52 and 1.41 for filters. Those of stride 2 cost as much as those of stride 1: more values, of which half pass
+// through.
 constexpr double kWrite5 = 0.75;
 constexpr double kFilter5 = 1.4;
 
@@ -34,16 +35,21 @@ double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
   return static_cast<double>(whole);
 }
 
-bool winograd_applies(const ConvShape& shape) {
+// Whether a form runs this pass.
+bool form_applies(const WinogradForm& form, ConvPass pass, const ConvShape& shape) {
   const WindowAxis& depth = shape.window.axis[0];
-  const std::ptrdiff_t r = shape.window.axis[1].kernel;
-  bool applies = (r == 3 || r == 5) && shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 &&
-                 depth.stride == 1 && depth.out == 1 && shape.n > 0 && shape.c > 0 && shape.o > 0;
+  bool applies = shape.dtype == DType::float32 && depth.in == 1 && depth.kernel == 1 && depth.stride == 1 &&
+                 depth.out == 1 && shape.n > 0 && shape.c > 0 && shape.o > 0;
   applies = applies && (shape.groups == 1 || std::min(shape.c, shape.o) >= kLeastGroup);
   for (std::size_t i = 1; i < 3; ++i) {
     const WindowAxis& axis = shape.window.axis[i];
-    applies = applies && axis.kernel == r && axis.stride == 1 && axis.dilation == 1 && axis.out > 0 && axis.pad_begin >= 0 &&
-              axis.pad_begin < r && axis.in + axis.pad_begin + axis.pad_end == axis.out + r - 1 && axis.pad_end < r;
+    applies = applies && axis.kernel == form.r && axis.stride == form.stride && axis.dilation == 1 && axis.out > 0 &&
+              axis.pad_begin >= 0 && axis.pad_begin < form.r && axis.pad_end < form.r;
+    if (form.stride == 1) {
+      applies = applies && axis.in + axis.pad_begin + axis.pad_end == axis.out + form.r - 1;
+    } else {
+      applies = applies && (pass != ConvPass::grad_input || axis.pad_begin == 1);
+    }
   }
   return applies;
 }
@@ -53,10 +59,10 @@ ConvAlgorithm algorithm_of(int form) {
   return static_cast<ConvAlgorithm>(static_cast<int>(ConvAlgorithm::direct) + (form < 0 ? 0 : kWinogradForm[form].m / 2));
 }
 
-// The form of an algorithm that a shape takes, or −1.
-int form_of(ConvAlgorithm algorithm, const ConvShape& shape) {
-  for (int form = 0; form < kWinogradForms && winograd_applies(shape); ++form) {
-    if (algorithm_of(form) == algorithm && kWinogradForm[form].r == shape.window.axis[1].kernel) {
+// The form of an algorithm that runs this pass, or −1.
+int form_of(ConvAlgorithm algorithm, ConvPass pass, const ConvShape& shape) {
+  for (int form = 0; form < kWinogradForms; ++form) {
+    if (algorithm_of(form) == algorithm && form_applies(kWinogradForm[form], pass, shape)) {
       return form;
     }
   }
@@ -142,16 +148,17 @@ ConvCosts direct_work(ConvPass pass, const ConvShape& shape) {
 }
 
 ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int form) {
-  const std::ptrdiff_t m = kWinogradForm[form].m;
+  const auto [m, r, stride] = kWinogradForm[form];
   const int n = kWinogradForm[form].n();
   const auto n_points = static_cast<double>(n * n);
-  const int size = n / 2 - 2;  // coefficients are of 4, 6 and 8 points
-  const bool is_5x5 = kWinogradForm[form].r == 5;
+  const auto n_filters = static_cast<double>(kWinogradForm[form].n_filter() * kWinogradForm[form].n_filter());
+  const int size = stride > 1 ? 1 : n / 2 - 2;  // coefficients are of 4, 6 and 8 points
   const WindowAxis& h = shape.window.axis[1];
   const WindowAxis& w = shape.window.axis[2];
   const bool on_input = pass == ConvPass::grad_input;
+  const std::ptrdiff_t step = on_input ? m * stride : m;
   const double tiles =
-      static_cast<double>(shape.n) * ceil_div(on_input ? h.in : h.out, m) * ceil_div(on_input ? w.in : w.out, m);
+      static_cast<double>(shape.n) * ceil_div(on_input ? h.in : h.out, step) * ceil_div(on_input ? w.in : w.out, step);
   const std::ptrdiff_t width = kernels().gemm_f32.width;
   const double vectors_c = ceil_div(shape.c, width);
   const double vectors_o = ceil_div(shape.o, width);
@@ -164,14 +171,14 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int form) {
   at(work, ConvCost::product) = n_points * tiles * lanes / 2;
   at(work, ConvCost::read, size) = tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
   at(work, ConvCost::write, size) =
-      (is_5x5 ? kWrite5 : 1) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
+      (r == 5 ? kWrite5 : 1) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
-  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : (is_5x5 ? kFilter5 : 1) * groups * o * vectors_c;
+  at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : (r == 5 ? kFilter5 : 1) * groups * o * vectors_c;
   if (pass == ConvPass::grad_weight) {
-    at(work, ConvCost::sum) = n_points * lanes * std::ceil(tiles / kSumRows);
+    at(work, ConvCost::sum) = n_filters * lanes * std::ceil(tiles / kSumRows);
   }
   // Transformed filters are read once, a weight gradient's sums are written and read.
-  at(work, ConvCost::byte) = far_bytes(4 * n_points * groups * c * o) * (pass == ConvPass::grad_weight ? 2 : 1);
+  at(work, ConvCost::byte) = far_bytes(4 * n_filters * groups * c * o) * (pass == ConvPass::grad_weight ? 2 : 1);
   return work;
 }
 
@@ -245,13 +252,13 @@ bool goes_by_planes(ConvPass pass, const ConvShape& shape, std::ptrdiff_t lanes)
 int choose_winograd(ConvPass pass, const ConvShape& actual) {
   const ConvAlgorithm wanted = actual.algorithm != ConvAlgorithm::automatic ? actual.algorithm : conv_algorithm();
   if (wanted != ConvAlgorithm::automatic) {
-    return form_of(wanted, actual);
+    return form_of(wanted, pass, actual);
   }
   const ConvShape shape = planned(pass, actual);
   double least = cycles_of(direct_work(pass, shape));
   int chosen = -1;
   for (const ConvAlgorithm algorithm : kAlgorithms) {
-    const int form = form_of(algorithm, actual);
+    const int form = form_of(algorithm, pass, actual);
     if (form < 0 || error_bound(form) > get_error_budget()) {
       continue;
     }
@@ -267,7 +274,7 @@ int choose_winograd(ConvPass pass, const ConvShape& actual) {
 std::vector<ConvAlgorithm> algorithms_for(ConvPass pass, const ConvShape& shape) {
   std::vector<ConvAlgorithm> found{algorithm_of(choose_winograd(pass, shape))};
   for (const ConvAlgorithm algorithm : kAlgorithms) {
-    if (algorithm != found[0] && (algorithm == ConvAlgorithm::direct || form_of(algorithm, shape) >= 0)) {
+    if (algorithm != found[0] && (algorithm == ConvAlgorithm::direct || form_of(algorithm, pass, shape) >= 0)) {
       found.push_back(algorithm);
     }
   }
@@ -281,7 +288,7 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
   std::vector<ConvVerdict> verdicts;
   for (const ConvAlgorithm algorithm : kAlgorithms) {
     const bool is_direct = algorithm == ConvAlgorithm::direct;
-    const int form = form_of(algorithm, actual);
+    const int form = form_of(algorithm, pass, actual);
     const ConvCosts work = is_direct ? direct_work(pass, shape) : form < 0 ? ConvCosts{} : winograd_work(pass, shape, form);
     ConvVerdict verdict{.algorithm = algorithm_name(algorithm),
                         .is_chosen = algorithm == chosen,
@@ -292,8 +299,8 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
     if (form < 0 && !is_direct) {
       verdict.reason =
           text("needs float32, two spatial axes, a ", algorithm == ConvAlgorithm::winograd2 ? "3x3 or 5x5" : "3x3",
-               " kernel, stride 1, no dilation, padding smaller than the kernel, one group or groups of 16 "
-               "channels or more");
+               " kernel, stride 1", algorithm == ConvAlgorithm::winograd4 ? " or 2 (then, for grad_input, padding 1)" : "",
+               ", no dilation, padding smaller than the kernel, one group or groups of 16 channels or more");
     } else if (conv_algorithm() != ConvAlgorithm::automatic) {
       verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));
     } else if (form >= 0 && error_bound(form) > get_error_budget()) {

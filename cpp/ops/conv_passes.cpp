@@ -166,8 +166,10 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
     });
     const WindowAxis& h = geometry.window.axis[1];
     const WindowAxis& w = geometry.window.axis[2];
-    const auto pad = [&](const WindowAxis& axis) { return transposes ? axis.kernel - 1 - axis.pad_begin : axis.pad_begin; };
-    winograd_forward(winograd_images(x), *packed, winograd_images(y), geometry.n, pad(h), pad(w), form, tail);
+    const auto pad = [&](const WindowAxis& axis) {
+      return transposes ? (axis.kernel - 1 - axis.pad_begin) / axis.stride : axis.pad_begin;
+    };
+    winograd_forward(pass, winograd_images(x), *packed, winograd_images(y), geometry.n, pad(h), pad(w), form, tail);
     return true;
   }
   return false;

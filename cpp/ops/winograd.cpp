@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::ptrdiff_t kLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(float));
 constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
-constexpr std::ptrdiff_t kLeastSuperBlockBytes = 2 << 20;
+constexpr std::ptrdiff_t kLeastSuperBlockBytes = 4 << 20;
 constexpr std::ptrdiff_t kRowBlock = 256;            // tiles that a weight gradient sums in one chain
 constexpr std::ptrdiff_t kMostParts = 16;            // of a weight gradient's sum
 constexpr std::ptrdiff_t kLeastTasks = 8;            // fewer blocks of tiles than this go by phases
@@ -27,8 +27,9 @@ constexpr std::ptrdiff_t kSmallMacs = 4'000'000;     // one thread does fewer as
 // 512 to 512 channels took 10.4 ms with 16, 7.1 with 64.
 constexpr std::ptrdiff_t kLeastPackedChannels = 16;
 constexpr std::ptrdiff_t kMostPackedChannels = 64;
-constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
-constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;  // more filters than this are read once, by phases
+constexpr std::ptrdiff_t kSpilledBlock = 36;  // tiles of a block that does not stay in L2
+// More filters than this, and twice as many where points share them, are read once, by phases.
+constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;
 
 // Values between rows of a plane that are far enough from a multiple of 1 KB not to share cache sets.
 std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
@@ -43,35 +44,70 @@ std::ptrdiff_t plane_stride(std::ptrdiff_t n_tiles, std::ptrdiff_t row) {
 // The filters of some neighbouring groups.
 using Filters = std::span<const std::shared_ptr<const Packed<float>>>;
 
-// The tiles of a batch of output images, m×m pixels each.
+// The tiles of a batch of images that a pass writes, out_step×out_step pixels each, or whose gradient a weight gradient
+// reads. A tile reads extent×extent pixels of the other images, in_step from those of its neighbours.
 struct TileGrid {
   int form;
-  int m, r, n;  // F(m×m, r×r) and its points
+  int r, n, n_side_filters;  // of the form; points of a side, and those with filters of their own
+  std::ptrdiff_t in_step, extent, out_step;
   std::ptrdiff_t rows, columns, n_tiles;
   std::ptrdiff_t pad_h, pad_w;
+  WinogradTransform input, output;
 
-  TileGrid(int form_, std::ptrdiff_t images, std::ptrdiff_t out_h, std::ptrdiff_t out_w, std::ptrdiff_t pad_h_,
-           std::ptrdiff_t pad_w_)
+  TileGrid(ConvPass pass, int form_, std::ptrdiff_t images, std::ptrdiff_t out_h, std::ptrdiff_t out_w,
+           std::ptrdiff_t pad_h_, std::ptrdiff_t pad_w_)
       : form(form_),
-        m(kWinogradForm[form].m),
         r(kWinogradForm[form].r),
         n(kWinogradForm[form].n()),
-        rows(ceil_div(out_h, m)),
-        columns(ceil_div(out_w, m)),
-        n_tiles(images * rows * columns),
+        n_side_filters(kWinogradForm[form].n_filter()),
         pad_h(pad_h_),
-        pad_w(pad_w_) {}
+        pad_w(pad_w_) {
+    const auto [m, _, stride] = kWinogradForm[form];
+    const bool is_back = pass == ConvPass::grad_input;
+    in_step = is_back ? m : stride * m;
+    out_step = is_back ? stride * m : m;
+    extent = is_back && stride > 1 ? m + 1 : n;
+    rows = ceil_div(out_h, out_step);
+    columns = ceil_div(out_w, out_step);
+    n_tiles = images * rows * columns;
+    input = (is_back ? kernels().winograd.back_input : kernels().winograd.input)[form];
+    output = (is_back ? kernels().winograd.back_output : kernels().winograd.output)[form];
+  }
 
   [[nodiscard]] int n_points() const { return n * n; }
+  [[nodiscard]] int n_filters() const { return n_side_filters * n_side_filters; }
   [[nodiscard]] std::ptrdiff_t n_images() const { return n_tiles / std::max<std::ptrdiff_t>(1, rows * columns); }
+  [[nodiscard]] std::ptrdiff_t filter_of(std::ptrdiff_t point) const {
+    const std::ptrdiff_t last = n_side_filters - 1;
+    return std::min(point / n, last) * n_side_filters + std::min(point % n, last);
+  }
+  [[nodiscard]] std::ptrdiff_t count_points(std::ptrdiff_t filter) const {
+    std::ptrdiff_t count = 0;
+    for_points(filter, [&](std::ptrdiff_t) { ++count; });
+    return count;
+  }
+  // f(point) for all points of a filter: in its last line and column there are several.
+  template <class F>
+  void for_points(std::ptrdiff_t filter, F&& f) const {
+    const std::ptrdiff_t last = n_side_filters - 1;
+    const std::ptrdiff_t p = filter / n_side_filters;
+    const std::ptrdiff_t q = filter % n_side_filters;
+    for (std::ptrdiff_t i = p; i < (p < last ? p + 1 : n); ++i) {
+      for (std::ptrdiff_t j = q; j < (q < last ? q + 1 : n); ++j) {
+        f(i * n + j);
+      }
+    }
+  }
 
-  // The part of `images` at a tile: its m×m pixels, or the n×n pixels that they read.
+  // The part of `images` at a tile: its own pixels, or those that they are made of.
   [[nodiscard]] WinogradSource source(const WinogradImages& images, std::ptrdiff_t tile, bool reads_around) const {
-    const std::ptrdiff_t h = tile / columns % rows * m - (reads_around ? pad_h : 0);
-    const std::ptrdiff_t w = tile % columns * m - (reads_around ? pad_w : 0);
+    const std::ptrdiff_t step = reads_around ? in_step : out_step;
+    const std::ptrdiff_t h = tile / columns % rows * step - (reads_around ? pad_h : 0);
+    const std::ptrdiff_t w = tile % columns * step - (reads_around ? pad_w : 0);
     const std::ptrdiff_t image = tile / columns / rows;
-    const std::ptrdiff_t extent = reads_around ? n : m;
-    const auto clamped = [&](std::ptrdiff_t i) { return static_cast<int>(std::clamp<std::ptrdiff_t>(i, 0, extent)); };
+    const auto clamped = [&](std::ptrdiff_t i) {
+      return static_cast<int>(std::clamp<std::ptrdiff_t>(i, 0, reads_around ? extent : out_step));
+    };
     return {.x = images.data + image * images.stride_n + h * images.stride_h + w * images.stride_w,
             .stride_h = images.stride_h,
             .stride_w = images.stride_w,
@@ -99,7 +135,8 @@ class TilesAhead {
         use_(use),
         tile_(first),
         end_(std::min(first + count, grid.n_tiles)),
-        n_each_(ceil_div(count * grid.m * grid.m * images.c, n_turns * kLine)) {
+        step_(use == Use::read_around ? grid.in_step : grid.out_step),
+        n_each_(ceil_div(count * step_ * step_ * images.c, n_turns * kLine)) {
     find();
   }
 
@@ -129,20 +166,20 @@ class TilesAhead {
   // The line of pixels at row_ of the tiles from tile_ to the end of their line, or the next that there is.
   void find() {
     at_ = line_end_ = nullptr;
-    const std::ptrdiff_t around = use_ == Use::read_around ? grid_.n - grid_.m - grid_.pad_h : 0;
+    const std::ptrdiff_t around = use_ == Use::read_around ? grid_.extent - grid_.in_step - grid_.pad_h : 0;
     while (tile_ < end_) {
       const std::ptrdiff_t column = tile_ % grid_.columns;
       const std::ptrdiff_t n = std::min(grid_.columns - column, end_ - tile_);
-      for (; row_ < grid_.m; ++row_) {
-        const std::ptrdiff_t h = tile_ / grid_.columns % grid_.rows * grid_.m + around + row_;
-        const std::ptrdiff_t w = column * grid_.m;
+      for (; row_ < step_; ++row_) {
+        const std::ptrdiff_t h = tile_ / grid_.columns % grid_.rows * step_ + around + row_;
+        const std::ptrdiff_t w = column * step_;
         if (h < 0 || h >= images_.h || w >= images_.w) {
           continue;
         }
         const float* const line =
             images_.data + tile_ / grid_.columns / grid_.rows * images_.stride_n + h * images_.stride_h;
         at_ = line + w * images_.stride_w;
-        line_end_ = line + std::min(w + n * grid_.m, images_.w) * images_.stride_w;
+        line_end_ = line + std::min(w + n * step_, images_.w) * images_.stride_w;
         return;
       }
       tile_ += n;
@@ -156,37 +193,39 @@ class TilesAhead {
   std::ptrdiff_t tile_;
   std::ptrdiff_t end_;
   std::ptrdiff_t row_ = 0;  // of tile_
+  std::ptrdiff_t step_;     // pixels of a tile's side
   std::ptrdiff_t n_each_;   // lines of memory a turn
   const float* at_ = nullptr;
   const float* line_end_ = nullptr;
 };
 
-// n² planes of rows, one row of channels a tile.
+// side² planes of rows, one row of channels a tile.
 struct Planes {
   float* data;
   std::ptrdiff_t row;
   std::ptrdiff_t plane;
+  int side;
 
-  [[nodiscard]] WinogradTarget target(const TileGrid& grid, std::ptrdiff_t tile) const {
+  [[nodiscard]] WinogradTarget target(std::ptrdiff_t tile) const {
     return {.y = data + tile * row,
-            .stride_h = grid.n * plane,
+            .stride_h = side * plane,
             .stride_w = plane,
-            .h_end = grid.n,
-            .w_end = grid.n,
+            .h_end = side,
+            .w_end = side,
             .holds_vectors = true,
             .bias = nullptr,
             .clamps = false,
             .lo = 0,
             .hi = 0};
   }
-  [[nodiscard]] WinogradSource source(const TileGrid& grid, std::ptrdiff_t tile) const {
+  [[nodiscard]] WinogradSource source(std::ptrdiff_t tile) const {
     return {.x = data + tile * row,
-            .stride_h = grid.n * plane,
+            .stride_h = side * plane,
             .stride_w = plane,
             .h_begin = 0,
-            .h_end = grid.n,
+            .h_end = side,
             .w_begin = 0,
-            .w_end = grid.n};
+            .w_end = side};
   }
 };
 
@@ -194,17 +233,17 @@ struct Planes {
 void to_planes(WinogradTransform transform, const TileGrid& grid, const WinogradImages& images, bool reads_around,
                std::ptrdiff_t first, std::ptrdiff_t count, const Planes& planes, std::ptrdiff_t row) {
   for (std::ptrdiff_t i = 0; i < count; ++i) {
-    transform(grid.source(images, first + i, reads_around), planes.target(grid, row + i), images.c);
+    transform(grid.source(images, first + i, reads_around), planes.target(row + i), images.c);
   }
 }
 
 // Tiles of a product that follow one another without asking for memory.
 constexpr std::ptrdiff_t kTilesAtOnce = 3;
 
-// One point's product for one panel of one group's columns: M = V·U, `count` rows. Before n tiles ask(n).
+// One point's product with its filter for one panel of one group's columns: M = V·U, `count` rows. Before n tiles ask(n).
 template <class F>
-void multiply(Filters filters, const Planes& v, const Planes& products, std::ptrdiff_t point, std::ptrdiff_t any_panel,
-              std::ptrdiff_t first, std::ptrdiff_t count, F&& ask) {
+void multiply(Filters filters, const Planes& v, const Planes& products, std::ptrdiff_t point, std::ptrdiff_t filter,
+              std::ptrdiff_t any_panel, std::ptrdiff_t first, std::ptrdiff_t count, F&& ask) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const std::ptrdiff_t group = any_panel / filters[0]->n_panels;
   const std::ptrdiff_t panel = any_panel % filters[0]->n_panels;
@@ -212,7 +251,7 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
   const std::ptrdiff_t columns = own.panel_columns(panel);
   // Whole vectors are written, but not over the next group.
   const std::ptrdiff_t n_columns = filters.size() == 1 ? columns : std::min(own.panel, own.columns - panel * own.panel);
-  const float* const b = own.panel_data(panel) + point * own.k * columns;
+  const float* const b = own.panel_data(panel) + filter * own.k * columns;
   const std::ptrdiff_t n_tiles = ceil_div(count, kernel.rows);
   const std::ptrdiff_t n_higher = count % n_tiles;
   Strip<float> strip{
@@ -236,17 +275,16 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
 // Rows of planes become the pixels of tiles.
 void to_images(const TileGrid& grid, const Planes& products, const WinogradImages& y, std::ptrdiff_t first,
                std::ptrdiff_t count, std::ptrdiff_t row, const GemmTail& tail) {
-  const WinogradTransform transform = kernels().winograd.output[grid.form];
   for (std::ptrdiff_t i = 0; i < count; ++i) {
     const std::ptrdiff_t tile = first + i;
-    const std::ptrdiff_t h = tile / grid.columns % grid.rows * grid.m;
-    const std::ptrdiff_t w = tile % grid.columns * grid.m;
+    const std::ptrdiff_t h = tile / grid.columns % grid.rows * grid.out_step;
+    const std::ptrdiff_t w = tile % grid.columns * grid.out_step;
     const std::ptrdiff_t image = tile / grid.columns / grid.rows;
     const WinogradTarget target{.y = y.data + image * y.stride_n + h * y.stride_h + w * y.stride_w,
                                 .stride_h = y.stride_h,
                                 .stride_w = y.stride_w,
-                                .h_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.h - h)),
-                                .w_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.m, y.w - w)),
+                                .h_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.out_step, y.h - h)),
+                                .w_end = static_cast<int>(std::min<std::ptrdiff_t>(grid.out_step, y.w - w)),
                                 .holds_vectors = false,
                                 .bias = tail.bias == nullptr ? nullptr : static_cast<const float*>(tail.bias),
                                 .clamps = tail.clamps,
@@ -256,7 +294,7 @@ void to_images(const TileGrid& grid, const Planes& products, const WinogradImage
                                 .addend = tail.addend,
                                 .gates = tail.gates,
                                 .gate = tail.gate};
-    transform(products.source(grid, row + i), target, y.c);
+    grid.output(products.source(row + i), target, y.c);
     const bool is_line = target.stride_w == y.c;
     for (int p = 0; tail.finish != nullptr && p < target.h_end; ++p) {
       for (int q = 0; q < (is_line ? 1 : target.w_end); ++q) {
@@ -280,20 +318,20 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
   const Buffer<float> scratch(n_workers * scratch_size);
-  const WinogradTransform input = kernels().winograd.input[grid.form];
   const Partition blocks(grid.n_tiles, block);
   const bool asks = is_far(grid.n_images() * (x.image_bytes() + y.image_bytes()));
   const auto run = [&](std::ptrdiff_t task, int worker) {
     float* const mine = scratch.data() + worker * scratch_size;
-    const Planes v{.data = mine, .row = v_row, .plane = v_plane};
-    const Planes products{.data = mine + grid.n_points() * v_plane, .row = m_row, .plane = m_plane};
+    const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
+    const Planes products{.data = mine + grid.n_points() * v_plane, .row = m_row, .plane = m_plane, .side = grid.n};
     const std::ptrdiff_t first = blocks.begin(task);
     const std::ptrdiff_t count = blocks.end(task) - first;
-    to_planes(input, grid, x, true, first, count, v, 0);
+    to_planes(grid.input, grid, x, true, first, count, v, 0);
     const auto multiply_all = [&](const auto& ask) {
-      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+      for (std::ptrdiff_t filter = 0; filter < grid.n_filters(); ++filter) {
         for (std::ptrdiff_t panel = 0; panel < count_panels(filters); ++panel) {
-          multiply(filters, v, products, point, panel, 0, count, ask);
+          grid.for_points(
+              filter, [&](std::ptrdiff_t point) { multiply(filters, v, products, point, filter, panel, 0, count, ask); });
         }
       }
     };
@@ -326,15 +364,14 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
   const std::ptrdiff_t v_plane = plane_stride(most, v_row);
   const std::ptrdiff_t m_plane = plane_stride(most, m_row);
   const Buffer<float> scratch(grid.n_points() * (v_plane + m_plane));
-  const Planes v{.data = scratch.data(), .row = v_row, .plane = v_plane};
-  const Planes products{.data = scratch.data() + grid.n_points() * v_plane, .row = m_row, .plane = m_plane};
-  const WinogradTransform input = kernels().winograd.input[grid.form];
+  const Planes v{.data = scratch.data(), .row = v_row, .plane = v_plane, .side = grid.n};
+  const Planes products{.data = scratch.data() + grid.n_points() * v_plane, .row = m_row, .plane = m_plane, .side = grid.n};
   for (std::ptrdiff_t s = 0; s < super.n_parts; ++s) {
     const std::ptrdiff_t first = super.begin(s);
     const std::ptrdiff_t count = super.end(s) - first;
     const Partition in(count, std::max<std::ptrdiff_t>(1, 2048 / x.c));
     parallel_for(in.n_parts, [&](std::ptrdiff_t task) {
-      to_planes(input, grid, x, true, first + in.begin(task), in.end(task) - in.begin(task), v, in.begin(task));
+      to_planes(grid.input, grid, x, true, first + in.begin(task), in.end(task) - in.begin(task), v, in.begin(task));
     });
     const std::ptrdiff_t row = kernels().gemm<float>().rows;
     const std::ptrdiff_t rows = std::max<std::ptrdiff_t>(row, 256 / row * row);
@@ -342,8 +379,8 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
     // Blocks of rows last: a panel of a point is read by all of them while it is near.
     parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
       for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-        multiply(filters, v, products, task / n_panels, task % n_panels, blocks.begin(b), blocks.end(b) - blocks.begin(b),
-                 [](std::ptrdiff_t) {});
+        multiply(filters, v, products, task / n_panels, grid.filter_of(task / n_panels), task % n_panels, blocks.begin(b),
+                 blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
       }
     });
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
@@ -353,25 +390,29 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
   }
 }
 
-// U[point][o][c] = Σ over rows of Z[point][row][o]·V[point][row][first + c], for a range of o, added to what U holds if
-// `adds`. Before each tile ask().
+// U[filter][o][c] = Σ over its points and over rows of Z[point][row][o]·V[point][row][first + c], for a range of o, added to
+// what U holds if `adds`. Before each tile ask().
 template <class F>
-void accumulate(const Planes& z, const Planes& v, std::ptrdiff_t point, std::ptrdiff_t rows, std::ptrdiff_t o_begin,
-                std::ptrdiff_t o_end, std::ptrdiff_t first, std::ptrdiff_t c, const Planes& u, bool adds, F&& ask) {
+void accumulate(const TileGrid& grid, const Planes& z, const Planes& v, std::ptrdiff_t filter, std::ptrdiff_t rows,
+                std::ptrdiff_t o_begin, std::ptrdiff_t o_end, std::ptrdiff_t first, std::ptrdiff_t c, const Planes& u,
+                bool adds, F&& ask) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const std::ptrdiff_t panel = kernel.vectors * kernel.width;
   const std::ptrdiff_t n_steps = ceil_div(o_end - o_begin, kernel.rows);
-  for (std::ptrdiff_t column = 0; column < c; column += panel) {
-    const std::ptrdiff_t n_columns = std::min(panel, c - column);
-    for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
-      const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
-      const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
-      ask();
-      kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](
-          z.data + point * z.plane + o, z.row, v.data + point * v.plane + first + column, v.row, rows,
-          u.data + point * u.plane + o * u.row + column, u.row, n_columns, adds);
+  grid.for_points(filter, [&](std::ptrdiff_t point) {
+    for (std::ptrdiff_t column = 0; column < c; column += panel) {
+      const std::ptrdiff_t n_columns = std::min(panel, c - column);
+      for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
+        const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
+        const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
+        ask();
+        kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](
+            z.data + point * z.plane + o, z.row, v.data + point * v.plane + first + column, v.row, rows,
+            u.data + filter * u.plane + o * u.row + column, u.row, n_columns, adds);
+      }
     }
-  }
+    adds = true;
+  });
 }
 
 // Rows [begin, end) of planes of sums become the gradients of filters.
@@ -379,7 +420,7 @@ void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, 
                 float* grad_weight) {
   const WinogradTransform grad_filter = kernels().winograd.grad_filter[grid.form];
   for (std::ptrdiff_t i = begin; i < end; ++i) {
-    grad_filter(sums.source(grid, i),
+    grad_filter(sums.source(i),
                 {.y = grad_weight + i * grid.r * grid.r * c,
                  .stride_h = grid.r * c,
                  .stride_w = c,
@@ -400,7 +441,7 @@ WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::p
                               bool transposes) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const int r = kWinogradForm[form].r;
-  const int n = kWinogradForm[form].n();
+  const int n = kWinogradForm[form].n_filter();
   const std::ptrdiff_t n_points = static_cast<std::ptrdiff_t>(n) * n;
   const std::ptrdiff_t k = transposes ? o : c;
   const std::ptrdiff_t columns = transposes ? c : o;
@@ -484,7 +525,7 @@ void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filte
   const std::ptrdiff_t tile_bytes =
       bytes(grid.n_points() * (row_stride(x.c, filters[0]->width) + row_stride(y.c, filters[0]->width)));
   const std::ptrdiff_t tile_macs = grid.n_points() * x.c * y.c / static_cast<std::ptrdiff_t>(filters.size());
-  const std::ptrdiff_t filter_bytes = bytes(tile_macs);
+  const std::ptrdiff_t filter_bytes = bytes(tile_macs / grid.n_points() * grid.n_filters());
   // A block reads the filters once: as many tiles as L2 holds, or more than that where too few would hold (then the
   // transformed tiles pass through L3, which costs less than the filters would).
   const std::ptrdiff_t fit = l2 * 7 / 8 / tile_bytes / tile_rows * tile_rows;
@@ -497,7 +538,7 @@ void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filte
     block = std::min(block, round_up(std::max({ceil_div(grid.n_tiles, kLeastTasks), worth, kSmallBlock}), tile_rows));
   }
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
-  if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes) {
+  if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes * kWinogradForm[grid.form].stride) {
     forward_by_phases(grid, x, filters, y, tail);
   } else {
     forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, n_blocks));
@@ -510,12 +551,13 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t o = grad_y.c;
   const std::ptrdiff_t c = x.c;
   const int n_points = grid.n_points();
+  const int n_filters = grid.n_filters();
   const std::ptrdiff_t v_row = row_stride(c, width);
   const std::ptrdiff_t z_row = row_stride(o, width);
   const std::ptrdiff_t u_row = round_up(c, width);
   const std::ptrdiff_t u_plane = plane_stride(o, u_row);
   const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
-  const std::ptrdiff_t sum_bytes = bytes(n_points * u_plane);
+  const std::ptrdiff_t sum_bytes = bytes(n_filters * u_plane);
   const std::ptrdiff_t tile_bytes = bytes(n_points * (v_row + z_row));
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   // Parts of the sum, each with its own accumulators, while those cost less traffic than the tiles would.
@@ -537,22 +579,23 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   const int n_workers = by_parts ? thread_count() : 1;
   const std::ptrdiff_t scratch_size = n_points * (v_plane + z_plane);
   const Buffer<float> scratch(n_workers * scratch_size);
-  const Buffer<float> sums(n_parts * n_points * u_plane);
+  const Buffer<float> sums(n_parts * n_filters * u_plane);
   const auto sum_of = [&](std::ptrdiff_t part) {
-    return Planes{.data = sums.data() + part * n_points * u_plane, .row = u_row, .plane = u_plane};
+    return Planes{
+        .data = sums.data() + part * n_filters * u_plane, .row = u_row, .plane = u_plane, .side = grid.n_side_filters};
   };
   const auto v_of = [&](int worker) {
-    return Planes{.data = scratch.data() + worker * scratch_size, .row = v_row, .plane = v_plane};
+    return Planes{.data = scratch.data() + worker * scratch_size, .row = v_row, .plane = v_plane, .side = grid.n};
   };
   const auto z_of = [&](int worker) {
-    return Planes{.data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane};
+    return Planes{
+        .data = scratch.data() + worker * scratch_size + n_points * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
   };
-  const WinogradTransform input = kernels().winograd.input[grid.form];
   const WinogradTransform grad_output = kernels().winograd.grad_output[grid.form];
   // Products ask for the pixels of the next block, where L2 has room for them. (Zen 4, AVX2: 64 channels at 56×56, 32×32 and
   // 128×128 0.84 to 0.94 of the time, 32 at 256×256 0.85, 128 at 28×28 0.92 to 1.0; 256 at 14×14 would take 1.03.)
   const bool asks = is_far(grid.n_images() * (x.image_bytes() + grad_y.image_bytes())) &&
-                    bytes(block * grid.m * grid.m * (c + o)) <= 2 * l2;
+                    bytes(block * (grid.in_step * grid.in_step * c + grid.out_step * grid.out_step * o)) <= 2 * l2;
   // f(ask), where ask() is to be called before each of the tiles that multiply n_rows by c, so many times.
   const auto asking_for = [&](std::ptrdiff_t first, std::ptrdiff_t count, std::ptrdiff_t n_rows, std::ptrdiff_t times,
                               const auto& f) {
@@ -576,11 +619,11 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       const std::ptrdiff_t end = (part + 1) * grid.n_tiles / n_parts;
       for (std::ptrdiff_t first = begin; first < end; first += block) {
         const std::ptrdiff_t count = std::min(block, end - first);
-        to_planes(input, grid, x, true, first, count, v_of(worker), 0);
+        to_planes(grid.input, grid, x, true, first, count, v_of(worker), 0);
         to_planes(grad_output, grid, grad_y, false, first, count, z_of(worker), 0);
         asking_for(first + count, count, o, n_points, [&](const auto& ask) {
-          for (std::ptrdiff_t point = 0; point < n_points; ++point) {
-            accumulate(z_of(worker), v_of(worker), point, count, 0, o, 0, c, u, first > begin, ask);
+          for (std::ptrdiff_t filter = 0; filter < n_filters; ++filter) {
+            accumulate(grid, z_of(worker), v_of(worker), filter, count, 0, o, 0, c, u, first > begin, ask);
           }
         });
       }
@@ -594,11 +637,12 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       const Partition tiles(count, std::max<std::ptrdiff_t>(1, 2048 / c));
       parallel_for(tiles.n_parts, [&](std::ptrdiff_t task) {
         const std::ptrdiff_t begin = tiles.begin(task);
-        to_planes(input, grid, x, true, first + begin, tiles.end(task) - begin, v_of(0), begin);
+        to_planes(grid.input, grid, x, true, first + begin, tiles.end(task) - begin, v_of(0), begin);
         to_planes(grad_output, grid, grad_y, false, first + begin, tiles.end(task) - begin, z_of(0), begin);
       });
-      parallel_for(n_points * filters.n_parts, [&](std::ptrdiff_t task) {
-        const std::ptrdiff_t point = task / filters.n_parts;
+      // Those of most points first: the last tasks, which workers share, are small.
+      parallel_for(n_filters * filters.n_parts, [&](std::ptrdiff_t task) {
+        const std::ptrdiff_t filter = n_filters - 1 - task / filters.n_parts;
         const std::ptrdiff_t begin = filters.begin(task % filters.n_parts);
         const std::ptrdiff_t end = filters.end(task % filters.n_parts);
         for (std::ptrdiff_t row = 0; row < count; row += kRowBlock) {
@@ -608,11 +652,11 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
           z.data += row * z.row;
           // Each call asks for a share of the next block.
           const std::ptrdiff_t n_row_blocks = ceil_div(count, kRowBlock);
-          const Partition next(block, ceil_div(block, n_points * filters.n_parts * n_row_blocks));
+          const Partition next(block, ceil_div(block, n_filters * filters.n_parts * n_row_blocks));
           const std::ptrdiff_t share = task * n_row_blocks + row / kRowBlock;
           const std::ptrdiff_t at = std::min(next.begin(share), block);
-          asking_for(first + block + at, next.end(share) - at, end - begin, 1, [&](const auto& ask) {
-            accumulate(z, v, point, std::min(kRowBlock, count - row), begin, end, 0, c, u, first + row > 0, ask);
+          asking_for(first + block + at, next.end(share) - at, end - begin, grid.count_points(filter), [&](const auto& ask) {
+            accumulate(grid, z, v, filter, std::min(kRowBlock, count - row), begin, end, 0, c, u, first + row > 0, ask);
           });
         }
       });
@@ -625,7 +669,7 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
     const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
     for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
       const Planes other = sum_of(part);
-      for (std::ptrdiff_t point = 0; point < n_points; ++point) {
+      for (std::ptrdiff_t point = 0; point < n_filters; ++point) {
         float* const to = total.data + point * u_plane + begin * u_row;
         const float* const from = other.data + point * u_plane + begin * u_row;
         for (std::ptrdiff_t i = 0; i < length; ++i) {
@@ -666,7 +710,7 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
   const std::ptrdiff_t v_plane = plane_stride(std::min(blocks.part, grid.n_tiles), v_row);
   const std::ptrdiff_t z_plane = plane_stride(std::min(blocks.part, grid.n_tiles), z_row);
   const std::ptrdiff_t u_plane = plane_stride(chunks.part * o, u_row);
-  const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + z_plane + u_plane);
+  const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + z_plane) + grid.n_filters() * u_plane;
   const int n_workers = thread_count();
   const Buffer<float> scratch(n_workers * scratch_size);
   const auto run = [&](std::ptrdiff_t chunk, int worker) {
@@ -675,17 +719,18 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
     const WinogradImages own_x = slice(x, begin, begin + n_groups, groups);
     const WinogradImages own_grad_y = slice(grad_y, begin, begin + n_groups, groups);
     float* const mine = scratch.data() + worker * scratch_size;
-    const Planes v{.data = mine, .row = v_row, .plane = v_plane};
-    const Planes z{.data = mine + grid.n_points() * v_plane, .row = z_row, .plane = z_plane};
-    const Planes u{.data = mine + grid.n_points() * (v_plane + z_plane), .row = u_row, .plane = u_plane};
+    const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
+    const Planes z{.data = mine + grid.n_points() * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
+    const Planes u{
+        .data = mine + grid.n_points() * (v_plane + z_plane), .row = u_row, .plane = u_plane, .side = grid.n_side_filters};
     for (std::ptrdiff_t block = 0; block < blocks.n_parts; ++block) {
       const std::ptrdiff_t first = blocks.begin(block);
       const std::ptrdiff_t count = blocks.end(block) - first;
-      to_planes(kernels().winograd.input[grid.form], grid, own_x, true, first, count, v, 0);
+      to_planes(grid.input, grid, own_x, true, first, count, v, 0);
       to_planes(kernels().winograd.grad_output[grid.form], grid, own_grad_y, false, first, count, z, 0);
-      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+      for (std::ptrdiff_t filter = 0; filter < grid.n_filters(); ++filter) {
         for (std::ptrdiff_t group = 0; group < n_groups; ++group) {
-          accumulate(z, v, point, count, group * o, (group + 1) * o, group * c, c, u, block > 0, [] {});
+          accumulate(grid, z, v, filter, count, group * o, (group + 1) * o, group * c, c, u, block > 0, [] {});
         }
       }
     }
@@ -696,9 +741,9 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
 
 }  // namespace
 
-void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y, std::ptrdiff_t n,
-                      std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
-  const TileGrid grid(form, n, y.h, y.w, pad_h, pad_w);
+void winograd_forward(ConvPass pass, const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y,
+                      std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
+  const TileGrid grid(pass, form, n, y.h, y.w, pad_h, pad_w);
   const auto groups = static_cast<std::ptrdiff_t>(filters.size());
   const Partition chunks = chunks_of(groups, kChunkChannels, x, y);
   for (std::ptrdiff_t chunk = 0; chunk < chunks.n_parts; ++chunk) {
@@ -716,7 +761,7 @@ void winograd_forward(const WinogradImages& x, const WinogradFilters& filters, c
 
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
                           std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form) {
-  const TileGrid grid(form, n, grad_y.h, grad_y.w, pad_h, pad_w);
+  const TileGrid grid(ConvPass::grad_weight, form, n, grad_y.h, grad_y.w, pad_h, pad_w);
   const std::ptrdiff_t c = x.c / groups;
   const std::ptrdiff_t o = grad_y.c / groups;
   if (groups > 1 && std::max(c, o) <= kMostOuterChannels) {

@@ -28,12 +28,12 @@ def drawn(*shape: int) -> Tensor:
 
 
 def compiled() -> Program:
-    """A convolution and a transposed one that every Winograd form of 3×3 applies to, and a strided one."""
+    """A convolution and a transposed one that every Winograd form of 3×3 applies to, and one that none does."""
     model = nn.Sequential(
         nn.Conv2d(16, 16, 3, padding=1),
         nn.ReLU(),
         nn.ConvTranspose2d(16, 16, 3, padding=1),
-        nn.Conv2d(16, 4, 3, stride=2),
+        nn.Conv2d(16, 4, 4, stride=2),
     )
     return striate.compile(model.eval(), drawn(*SHAPE))
 

@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import striate
-from oracle import conv, winograd
+from oracle import bound, conv, winograd
 
 Array = np.ndarray
 Pads = tuple[tuple[int, int], tuple[int, int]]
 SIZES = (2, 4, 6)
-#: m and r of F(m×m, r×r).
-FORMS = (*((m, 3) for m in SIZES), (2, 5))
+#: m, r and the stride of F(m×m, r×r).
+FORMS = (*((m, 3, 1) for m in SIZES), (2, 5, 1), (4, 3, 2))
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution of stride 1."""
+    """A convolution."""
 
     batch: int
     channels: int
@@ -34,11 +34,13 @@ class Layer:
     padding: Pads = ((1, 1), (1, 1))
     groups: int = 1
     kernel: int = 3
+    stride: int = 1
 
     def draw(self, seed: int, integers: bool = False) -> tuple[Array, Array, Array, Array]:
         """x, weight, bias, grad_y; float32 holds them exactly."""
         rng = np.random.default_rng(seed)
-        out = [n + sum(p) - (self.kernel - 1) for n, p in zip((self.height, self.width), self.padding, strict=True)]
+        sides = zip((self.height, self.width), self.padding, strict=True)
+        out = [(n + sum(p) - self.kernel) // self.stride + 1 for n, p in sides]
         shapes = (
             (self.batch, self.channels, self.height, self.width),
             (self.filters, self.channels // self.groups, self.kernel, self.kernel),
@@ -54,7 +56,7 @@ def run(layer: Layer, arrays: tuple[Array, Array, Array, Array], algorithm: str)
     """y, grad_x, grad_weight, grad_bias in float32."""
     x, weight, bias = (striate.tensor(a.astype(np.float32)).requires_grad_() for a in arrays[:3])
     with striate.machine.algorithm(algorithm):
-        y = striate.ops.conv2d(x, weight, bias, padding=layer.padding, groups=layer.groups)
+        y = striate.ops.conv2d(x, weight, bias, stride=layer.stride, padding=layer.padding, groups=layer.groups)
         y.backward(striate.tensor(arrays[3].astype(np.float32)))
     return tuple(np.array(t.numpy()) for t in (y.detach(), x.grad, weight.grad, bias.grad))
 
@@ -81,11 +83,12 @@ def exact(layer: Layer, arrays: tuple[Array, Array, Array, Array]) -> tuple[Arra
     h, w = grad_y.shape[2:]
     for p in range(layer.kernel):
         for q in range(layer.kernel):
-            window = (slice(None), slice(None), slice(p, p + h), slice(q, q + w))
+            s = layer.stride
+            window = (slice(None), slice(None), slice(p, p + s * h, s), slice(q, q + s * w, s))
             grad_padded[window] += np.einsum("nohw,oc->nchw", grad_y, weight[:, :, p, q])
             grad_weight[:, :, p, q] = np.einsum("nohw,nchw->oc", grad_y, padded[window])
     grad_x = grad_padded[:, :, top : top + layer.height, left : left + layer.width]
-    return conv.conv(x, weight, bias, padding=layer.padding), grad_x, grad_weight
+    return conv.conv(x, weight, bias, stride=layer.stride, padding=layer.padding), grad_x, grad_weight
 
 
 def bounds(layer: Layer, arrays: tuple[Array, Array, Array, Array], m: int) -> tuple[Array, Array, Array]:
@@ -93,10 +96,16 @@ def bounds(layer: Layer, arrays: tuple[Array, Array, Array, Array], m: int) -> t
     if layer.groups > 1:
         return by_groups(layer, arrays, lambda alone, group: bounds(alone, group, m))
     x, weight, bias, grad_y = arrays
+    pads, stride = layer.padding, layer.stride
+    if stride == 1 or (pads[0][0], pads[1][0]) == (1, 1):
+        of_grad_x = winograd.grad_input_bound(grad_y, weight, pads, m, stride, x.shape[2:])
+    else:  # goes direct
+        magnitudes = exact(layer, tuple(np.abs(a) for a in arrays))[1]
+        of_grad_x = bound.dot(bound.FLOAT32, layer.kernel**2 * layer.filters, magnitudes)
     return (
-        winograd.forward_bound(x, weight, layer.padding, m, bias),
-        winograd.grad_input_bound(grad_y, weight, layer.padding, m),
-        winograd.grad_weight_bound(grad_y, x, layer.padding, m, layer.kernel),
+        winograd.forward_bound(x, weight, pads, m, bias, stride),
+        of_grad_x,
+        winograd.grad_weight_bound(grad_y, x, pads, m, layer.kernel, stride),
     )
 
 
@@ -119,22 +128,31 @@ channels = st.sampled_from([1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 48, 65])
 
 
 @st.composite
-def layers(draw: st.DrawFn, kernel: int) -> Layer:
+def layers(draw: st.DrawFn, kernel: int, stride: int) -> Layer:
     """Sizes around tiles, channels around vectors."""
-    pads = st.tuples(st.integers(0, kernel - 1), st.integers(0, kernel - 1))
+    begins = st.integers(0, kernel - 1) if stride == 1 else st.sampled_from([0, 1, 1, 1, 2])
+    pads = st.tuples(begins, st.integers(0, kernel - 1))
     padding = (draw(pads), draw(pads))
     height, width = (max(draw(sizes), kernel - sum(p)) for p in padding)
     groups = draw(st.sampled_from([1, 1, 2, 3]))
     widths = channels if groups == 1 else st.sampled_from([16, 17, 24, 33])  # smaller groups take no Winograd
     return Layer(
-        draw(st.integers(0, 3)), groups * draw(widths), groups * draw(widths), height, width, padding, groups, kernel
+        draw(st.integers(0, 3)),
+        groups * draw(widths),
+        groups * draw(widths),
+        height,
+        width,
+        padding,
+        groups,
+        kernel,
+        stride,
     )
 
 
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
 @given(data=st.data(), seed=st.integers(0, 9))
-def test_bound_of_winograd(m: int, kernel: int, data: st.DataObject, seed: int) -> None:
-    assert_in_bounds(data.draw(layers(kernel)), m, seed)
+def test_bound_of_winograd(m: int, kernel: int, stride: int, data: st.DataObject, seed: int) -> None:
+    assert_in_bounds(data.draw(layers(kernel, stride)), m, seed)
 
 
 #: Ways through the code: by blocks and by phases of tiles, sums in parts and by points.
@@ -149,9 +167,9 @@ LARGE = (
 
 
 @pytest.mark.parametrize("layer", LARGE, ids=lambda x: f"{x.channels}-{x.filters}")
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
-def test_bound_of_winograd_on_large_layers(m: int, kernel: int, layer: Layer) -> None:
-    assert_in_bounds(replace(layer, kernel=kernel), m)
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
+def test_bound_of_winograd_on_large_layers(m: int, kernel: int, stride: int, layer: Layer) -> None:
+    assert_in_bounds(replace(layer, kernel=kernel, stride=stride), m)
 
 
 SMALL = (
@@ -162,17 +180,17 @@ SMALL = (
 
 
 @pytest.mark.parametrize("name", striate.machine.available_isas())
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
-def test_isa_keeps_the_bound_of_winograd(m: int, kernel: int, name: str) -> None:
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
+def test_isa_keeps_the_bound_of_winograd(m: int, kernel: int, stride: int, name: str) -> None:
     with striate.isa(name):
         for layer in SMALL:
-            assert_in_bounds(replace(layer, kernel=kernel), m)
+            assert_in_bounds(replace(layer, kernel=kernel, stride=stride), m)
 
 
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
 @pytest.mark.parametrize("layer", [*LARGE, Layer(2, 5, 6, 7, 7)], ids=lambda x: f"{x.channels}-{x.filters}")
-def test_threads_change_no_bit_of_winograd(m: int, kernel: int, layer: Layer) -> None:
-    layer = replace(layer, kernel=kernel)
+def test_threads_change_no_bit_of_winograd(m: int, kernel: int, stride: int, layer: Layer) -> None:
+    layer = replace(layer, kernel=kernel, stride=stride)
     arrays = layer.draw(0)
     seen = []
     for n_threads in (1, 2, 3, 7):
@@ -188,11 +206,11 @@ def test_winograd_of_two_is_exact_on_integers() -> None:
             assert np.array_equal(got, expected)
 
 
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("which", [0, 1, 3], ids=["x", "weight", "grad_y"])
-def test_winograd_makes_nothing_finite(m: int, kernel: int, value: float, which: int) -> None:
-    layer = Layer(2, 18, 20, 9, 11, kernel=kernel)
+def test_winograd_makes_nothing_finite(m: int, kernel: int, stride: int, value: float, which: int) -> None:
+    layer = Layer(2, 18, 20, 9, 11, kernel=kernel, stride=stride)
     arrays = layer.draw(2)
     rng = np.random.default_rng(3)
     arrays[which].reshape(-1)[rng.integers(0, arrays[which].size, 4)] = value
@@ -200,14 +218,14 @@ def test_winograd_makes_nothing_finite(m: int, kernel: int, value: float, which:
         assert not np.isfinite(got[~np.isfinite(direct)]).any()
 
 
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
-def test_winograd_reads_any_strides(m: int, kernel: int) -> None:
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
+def test_winograd_reads_any_strides(m: int, kernel: int, stride: int) -> None:
     rng = np.random.default_rng(4)
     whole = rng.standard_normal((2, 40, 9, 10)).astype(np.float32)
     weight = striate.tensor(rng.standard_normal((8, 20, kernel, kernel)).astype(np.float32))
     with striate.machine.algorithm(f"winograd{m}"):
-        strided = striate.ops.conv2d(striate.tensor(whole)[:, 11:31], weight, padding=1)
-        dense = striate.ops.conv2d(striate.tensor(whole[:, 11:31].copy()), weight, padding=1)
+        strided = striate.ops.conv2d(striate.tensor(whole)[:, 11:31], weight, stride=stride, padding=1)
+        dense = striate.ops.conv2d(striate.tensor(whole[:, 11:31].copy()), weight, stride=stride, padding=1)
     assert np.array_equal(strided.numpy(), dense.numpy())
 
 
@@ -223,35 +241,37 @@ def test_budget_decides(kernel: int) -> None:
         assert np.array_equal(run(layer, arrays, "auto")[0], run(layer, arrays, "winograd2")[0])
 
 
-@pytest.mark.parametrize(("m", "kernel"), FORMS)
-def test_growth_is_what_the_budget_compares(m: int, kernel: int) -> None:
-    layer = Layer(8, 64, 64, 16, 16, kernel=kernel)
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
+def test_growth_is_what_the_budget_compares(m: int, kernel: int, stride: int) -> None:
+    layer = Layer(8, 64, 64, 16, 16, kernel=kernel, stride=stride)
     arrays = layer.draw(6)
-    with striate.precision(budget=0.99 * winograd.growth(m, kernel) * 2.0**-24):
+    with striate.precision(budget=0.99 * winograd.growth(m, kernel, stride) * 2.0**-24):
         below = run(layer, arrays, "auto")[0]
     assert not np.array_equal(below, run(layer, arrays, f"winograd{m}")[0])
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2)])
 @pytest.mark.parametrize("pass_", ["forward", "grad_input", "grad_weight"])
 @pytest.mark.parametrize("budget", [0.0, 1e-6, 1e-5, 1e-4])
-def test_explanation_names_what_runs(pass_: str, budget: float, kernel: int) -> None:
-    layer = Layer(2, 32, 48, 20, 20, kernel=kernel)
+def test_explanation_names_what_runs(pass_: str, budget: float, kernel: int, stride: int) -> None:
+    layer = Layer(2, 32, 48, 20, 20, kernel=kernel, stride=stride)
     arrays = layer.draw(7)
     at = ("forward", "grad_input", "grad_weight").index(pass_)
     with striate.precision(budget=budget), striate.machine.algorithm("auto"):
-        found = striate.machine.explain("conv2d", (2, 32, 20, 20), (48, 32, kernel, kernel), padding=1, pass_=pass_)
+        found = striate.machine.explain(
+            "conv2d", (2, 32, 20, 20), (48, 32, kernel, kernel), stride=stride, padding=1, pass_=pass_
+        )
         ran = run(layer, arrays, "auto")[at]
     assert [verdict.is_chosen for verdict in found.verdicts].count(True) == 1
     assert np.array_equal(ran, run(layer, arrays, found.chosen.algorithm)[at])
     assert all(verdict.error_bound <= budget for verdict in found.verdicts if verdict.is_chosen)
     for m, verdict in zip(SIZES, found.verdicts[1:], strict=True):
-        if (m, kernel) not in FORMS:
-            assert "a 3x3 kernel" in verdict.reason
+        if (m, kernel, stride) not in FORMS:
+            assert "a 3x3 kernel" in verdict.reason or "stride 1," in verdict.reason
             continue
-        assert verdict.error_bound == pytest.approx(winograd.growth(m, kernel) * 2.0**-24, rel=1e-3)
+        assert verdict.error_bound == pytest.approx(winograd.growth(m, kernel, stride) * 2.0**-24, rel=1e-3)
         over = f"its bound is above the budget of {budget:g}" == verdict.reason
-        assert over == (winograd.growth(m, kernel) * 2.0**-24 > budget)
+        assert over == (winograd.growth(m, kernel, stride) * 2.0**-24 > budget)
 
 
 @pytest.mark.parametrize("shape", [(16, 3, 224, 224), (4, 3, 256, 256), (64, 3, 32, 32)])
@@ -266,7 +286,10 @@ def test_few_channels_go_direct(shape: tuple[int, ...]) -> None:
 def test_explanation_of_what_never_runs_winograd() -> None:
     explain = striate.machine.explain
     for found in (
-        explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), stride=2),
+        explain("conv2d", (1, 64, 9, 9), (64, 64, 5, 5), stride=2),
+        explain("conv2d", (1, 64, 9, 9), (64, 64, 3, 3), stride=(1, 2)),
+        explain("conv2d", (1, 64, 9, 9), (64, 64, 3, 3), stride=3),
+        explain("conv2d", (8, 64, 9, 9), (64, 64, 3, 3), stride=2, padding=0, pass_="grad_input"),
         explain("conv2d", (1, 64, 9, 9), (64, 64, 5, 5), padding=5),
         explain("conv2d", (1, 64, 9, 9), (64, 64, 3, 5)),
         explain("conv2d", (1, 8, 9, 9), (8, 8, 3, 3), dtype=striate.float64),

@@ -6,8 +6,12 @@ transform and of the sum, and each is at most u of the magnitudes' result:
 
     |ŷ − y| ≤ γ_K · |Aᵀ|[Σ_c (|G||g_c||Gᵀ|) ⊙ (|Bᵀ||d_c||B|)]|A|
 
-The same holds for the weight gradient Gᵀ[Σ_tiles (A gy Aᵀ) ⊙ (Bᵀ d B)]G. The data gradient is a forward pass with flipped
-filters. A pass of a transform over n elements rounds at most n + 1 times in a row (coefficients are rounded too).
+The same holds for the weight gradient Gᵀ[Σ_tiles (A gy Aᵀ) ⊙ (Bᵀ d B)]G. The data gradient of stride 1 is a forward pass with
+flipped filters. A pass of a transform over n elements rounds at most n + 1 times in a row (coefficients are rounded too).
+
+Of stride 2, with r = 3, even pixels meet the outer two taps by F(m, 2), odd ones the middle tap as they are: the matrices
+have both side by side. The data gradient interleaves two phases likewise, of a padding that begins with 1: pixel 2i of grad_x
+meets the middle tap and y's pixel i, pixel 2i + 1 the flipped outer taps and y's pixels i and i + 1.
 """
 
 from __future__ import annotations
@@ -18,14 +22,28 @@ from oracle import bound
 
 Array = np.ndarray
 
-#: The positive ones, by n = m + r − 1.
-POINTS = {4: (1.0,), 6: (0.625, 1.5), 8: (1.0, 2.0, 0.5)}
+#: The finite ones, by their number and ∞.
+POINTS = {
+    4: (0, 1, -1),
+    5: (0, 0.6875, -0.6875, 2.25),
+    6: (0, 0.625, -0.625, 1.5, -1.5),
+    8: (0, 1, -1, 2, -2, 0.5, -0.5),
+}
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-def matrices(m: int, r: int) -> tuple[Array, Array, Array]:
-    """Return Bᵀ (n, n), G (n, r) and Aᵀ (m, n) by Lagrange interpolation at the points."""
+def matrices(m: int, r: int, stride: int = 1) -> tuple[Array, Array, Array]:
+    """Return Bᵀ (n, n), G (n, r) and Aᵀ (m, n), n = stride·(m − 1) + r, by Lagrange interpolation at the points."""
+    if stride == 2:
+        inner_b, inner_g, inner_a = matrices(m, 2)
+        n = 2 * m + 1
+        b, g, a = np.zeros((n, n)), np.zeros((n, r)), np.zeros((m, n))
+        b[: m + 1, ::2], b[m + 1 :, 1::2] = inner_b, np.eye(m)
+        g[: m + 1, ::2], g[m + 1 :, 1] = inner_g, 1
+        a[:, : m + 1], a[:, m + 1 :] = inner_a, np.eye(m)
+        return b, g, a
     n = m + r - 1
-    points = [0.0, *(p for a in POINTS[n] for p in (a, -a))]
+    points = POINTS[n]
     b, g, a = np.zeros((n, n)), np.zeros((n, r)), np.zeros((m, n))
     for i, p in enumerate(points):
         others = [q for k, q in enumerate(points) if k != i]
@@ -38,68 +56,89 @@ def matrices(m: int, r: int) -> tuple[Array, Array, Array]:
     return b, g, a
 
 
-def growth(m: int, r: int = 3) -> float:
+def back_matrices(m: int) -> tuple[Array, Array]:
+    """Return what Bᵀ (n, m + 1) and Aᵀ (2m, n) are in the data gradient of stride 2."""
+    inner_b, _, inner_a = matrices(m, 2)
+    b, a = np.zeros((2 * m + 1, m + 1)), np.zeros((2 * m, 2 * m + 1))
+    b[: m + 1], b[m + 1 :] = inner_b, np.eye(m, m + 1)
+    a[1::2, : m + 1], a[::2, m + 1 :] = inner_a, np.eye(m)
+    return b, a
+
+
+def growth(m: int, r: int = 3, stride: int = 1) -> float:
     """Return the largest element of the bound for tiles and filters of ones, relative to the r² products."""
-    b, g, a = (np.abs(matrix) for matrix in matrices(m, r))
+    b, g, a = (np.abs(matrix) for matrix in matrices(m, r, stride))
     product = np.outer(g.sum(1), g.sum(1)) * np.outer(b.sum(1), b.sum(1))
     return float((a @ product @ a.T).max() / r**2)
 
 
-def _tiles(x: Array, m: int, rows: int, columns: int, reach: int, pad: tuple[int, int]) -> Array:
-    """Cut (N, C, H, W) into (N, rows, columns, C, m + reach, m + reach), zeros outside."""
+def _tiles(x: Array, counts: tuple[int, int], size: int, step: int, pad: tuple[int, int] = (0, 0)) -> Array:
+    """Cut (N, C, H, W) into (N, rows, columns, C, size, size), `step` apart, zeros outside."""
     n, c, h, w = x.shape
-    padded = np.zeros((n, c, rows * m + reach + pad[0] + h, columns * m + reach + pad[1] + w))
+    rows, columns = counts
+    padded = np.zeros((n, c, rows * step + size + pad[0] + h, columns * step + size + pad[1] + w))
     padded[:, :, pad[0] : pad[0] + h, pad[1] : pad[1] + w] = x
-    size = m + reach
     tiles = np.zeros((n, rows, columns, c, size, size))
     for i in range(rows):
         for j in range(columns):
-            tiles[:, i, j] = padded[:, :, i * m : i * m + size, j * m : j * m + size]
+            tiles[:, i, j] = padded[:, :, i * step : i * step + size, j * step : j * step + size]
     return tiles
 
 
-def _sizes(x: Array, padding: tuple[tuple[int, int], tuple[int, int]], m: int, r: int) -> tuple[int, int, int, int]:
-    out_h = x.shape[2] + sum(padding[0]) - (r - 1)
-    out_w = x.shape[3] + sum(padding[1]) - (r - 1)
-    return out_h, out_w, -(-out_h // m), -(-out_w // m)
+def _out(x: Array, padding: Pads, r: int, stride: int) -> tuple[int, int]:
+    return tuple((n + sum(p) - r) // stride + 1 for n, p in zip(x.shape[2:], padding, strict=True))  # type: ignore[return-value]
 
 
-def _roundings(m: int, r: int, n_terms: int) -> int:
-    return 3 * 2 * (m + r) + n_terms
+def _roundings(n: int, n_terms: int) -> int:
+    return 3 * 2 * (n + 1) + n_terms
 
 
-def forward_bound(
-    x: Array, weight: Array, padding: tuple[tuple[int, int], tuple[int, int]], m: int, bias: Array | None = None
-) -> Array:
-    """Bound conv2d(x, weight, bias): ((top, bottom), (left, right)) padding."""
-    r = weight.shape[2]
-    b, g, a = (np.abs(matrix) for matrix in matrices(m, r))
-    out_h, out_w, rows, columns = _sizes(x, padding, m, r)
-    v = b @ _tiles(np.abs(x), m, rows, columns, r - 1, (padding[0][0], padding[1][0])) @ b.T
+def _product(v: Array, weight: Array, g: Array, a: Array) -> Array:
+    """Σ over channels of tiles and (O, C, r, r) filters, back in pixels: (N, O, rows·size, columns·size)."""
     u = g @ np.abs(weight) @ g.T
     y = a @ np.einsum("nrscij,ocij->nrsoij", v, u) @ a.T
-    y = y.transpose(0, 3, 1, 4, 2, 5).reshape(x.shape[0], weight.shape[0], rows * m, columns * m)[:, :, :out_h, :out_w]
+    n, rows, columns, o, size, _ = y.shape
+    return y.transpose(0, 3, 1, 4, 2, 5).reshape(n, o, rows * size, columns * size)
+
+
+def forward_bound(x: Array, weight: Array, padding: Pads, m: int, bias: Array | None = None, stride: int = 1) -> Array:
+    """Bound conv2d(x, weight, bias): ((top, bottom), (left, right)) padding."""
+    r = weight.shape[2]
+    b, g, a = (np.abs(matrix) for matrix in matrices(m, r, stride))
+    out_h, out_w = _out(x, padding, r, stride)
+    counts = (-(-out_h // m), -(-out_w // m))
+    v = b @ _tiles(np.abs(x), counts, len(b), stride * m, (padding[0][0], padding[1][0])) @ b.T
+    y = _product(v, weight, g, a)[:, :, :out_h, :out_w]
     if bias is not None:
         y = y + np.abs(bias).reshape(1, -1, 1, 1)
-    return bound.dot(bound.FLOAT32, _roundings(m, r, x.shape[1] + 1), y)
+    return bound.dot(bound.FLOAT32, _roundings(len(b), x.shape[1] + 1), y)
 
 
-def grad_input_bound(grad_y: Array, weight: Array, padding: tuple[tuple[int, int], tuple[int, int]], m: int) -> Array:
-    """Bound the data gradient, a forward pass over grad_y with flipped, transposed filters."""
-    flipped = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    reach = weight.shape[2] - 1
-    mirrored = tuple((reach - begin, reach - end) for begin, end in padding)
-    return forward_bound(grad_y, flipped, mirrored, m)  # type: ignore[arg-type]  # a tuple of two pairs
-
-
-def grad_weight_bound(
-    grad_y: Array, x: Array, padding: tuple[tuple[int, int], tuple[int, int]], m: int, r: int
+def grad_input_bound(
+    grad_y: Array, weight: Array, padding: Pads, m: int, stride: int = 1, size: tuple[int, int] = (0, 0)
 ) -> Array:
+    """Bound the data gradient, a forward pass over grad_y with flipped, transposed filters; of stride 2, `size` is grad_x's."""
+    flipped = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    if stride == 1:
+        reach = weight.shape[2] - 1
+        mirrored = tuple((reach - begin, reach - end) for begin, end in padding)
+        return forward_bound(grad_y, flipped, mirrored, m)  # type: ignore[arg-type]  # a tuple of two pairs
+    _, g, _ = matrices(m, 3, 2)
+    b, a = (np.abs(matrix) for matrix in back_matrices(m))
+    counts = (-(-size[0] // (2 * m)), -(-size[1] // (2 * m)))
+    v = b @ _tiles(np.abs(grad_y), counts, m + 1, m) @ b.T
+    grad_x = _product(v, flipped, np.abs(g), a)[:, :, : size[0], : size[1]]
+    return bound.dot(bound.FLOAT32, _roundings(len(b), grad_y.shape[1] + 1), grad_x)
+
+
+def grad_weight_bound(grad_y: Array, x: Array, padding: Pads, m: int, r: int, stride: int = 1) -> Array:
     """Bound the weight gradient."""
-    b, g, a = (np.abs(matrix) for matrix in matrices(m, r))
-    _, _, rows, columns = _sizes(x, padding, m, r)
-    v = b @ _tiles(np.abs(x), m, rows, columns, r - 1, (padding[0][0], padding[1][0])) @ b.T
-    z = a.T @ _tiles(np.abs(grad_y), m, rows, columns, 0, (0, 0)) @ a
+    b, g, a = (np.abs(matrix) for matrix in matrices(m, r, stride))
+    out_h, out_w = _out(x, padding, r, stride)
+    counts = (-(-out_h // m), -(-out_w // m))
+    v = b @ _tiles(np.abs(x), counts, len(b), stride * m, (padding[0][0], padding[1][0])) @ b.T
+    z = a.T @ _tiles(np.abs(grad_y), counts, m, m) @ a
     u = np.einsum("nrsoij,nrscij->ocij", z, v)
-    n_tiles = x.shape[0] * rows * columns
-    return bound.dot(bound.FLOAT32, _roundings(m, r, n_tiles + 16), g.T @ u @ g)
+    # Points that share a filter are summed, too.
+    n_terms = x.shape[0] * counts[0] * counts[1] * (1 if stride == 1 else m * m)
+    return bound.dot(bound.FLOAT32, _roundings(len(b), n_terms + 16), g.T @ u @ g)

@@ -17,7 +17,7 @@ namespace striate {
 
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
 // the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
-// no dilation, one group or groups of 16 channels or more), else direct.
+// for winograd4 also 2, no dilation, one group or groups of 16 channels or more), else direct.
 enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
 
 struct ConvParams {
@@ -72,8 +72,9 @@ void set_error_budget(double budget);
 // batch it is in.
 void set_batch_invariant(bool is_invariant);
 [[nodiscard]] bool is_batch_invariant();
-// |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / r², its largest element, for F(2×2, 3×3), F(4×4, 3×3), F(6×6, 3×3), F(2×2, 5×5).
-inline constexpr std::array<double, 4> kWinogradErrorGrowth{7.1112, 62.651, 508.754, 45.2711};
+// |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / r², its largest element, for F(2×2, 3×3), F(4×4, 3×3), F(6×6, 3×3), F(2×2, 5×5),
+// and F(4×4, 3×3) of stride 2.
+inline constexpr std::array<double, 5> kWinogradErrorGrowth{7.1112, 62.651, 508.754, 45.2711, 21.7518};
 
 enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
 
