@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", default=["forward"], choices=["forward", "grad_input", "grad_weight"])
     parser.add_argument("--isa", default=striate.machine.active_isa(), choices=striate.machine.available_isas())
     parser.add_argument(
-        "--algorithm", default="auto", choices=["auto", "direct", "winograd2", "winograd4", "winograd6"]
+        "--algorithm", default="auto", choices=["auto", "direct", "winograd2", "winograd4", "winograd5", "winograd6"]
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--repeats", type=int, default=60)

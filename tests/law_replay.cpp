@@ -59,7 +59,10 @@ Outcome run(const std::string& program, const std::map<int, Array>& given) {
     if (kind == "algorithm") {
       int m = 0;
       words >> m;
-      set_conv_algorithm(m == 2 ? ConvAlgorithm::winograd2 : m == 4 ? ConvAlgorithm::winograd4 : ConvAlgorithm::winograd6);
+      set_conv_algorithm(m == 2   ? ConvAlgorithm::winograd2
+                         : m == 4 ? ConvAlgorithm::winograd4
+                         : m == 5 ? ConvAlgorithm::winograd5
+                                  : ConvAlgorithm::winograd6);
     } else if (kind == "check") {
       Check check{};
       words >> check.tensor >> check.expected >> check.bound;

@@ -68,15 +68,16 @@ void bind_machine(py::module_& m) {
   m.def(
       "set_conv_algorithm",
       [](const std::string& name) {
-        for (const ConvAlgorithm algorithm : {ConvAlgorithm::automatic, ConvAlgorithm::direct, ConvAlgorithm::winograd2,
-                                              ConvAlgorithm::winograd4, ConvAlgorithm::winograd6}) {
+        for (const ConvAlgorithm algorithm :
+             {ConvAlgorithm::automatic, ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
+              ConvAlgorithm::winograd5, ConvAlgorithm::winograd6}) {
           if (name == algorithm_name(algorithm)) {
             set_conv_algorithm(algorithm);
             return;
           }
         }
-        throw std::invalid_argument("algorithm: expected auto, direct, winograd2, winograd4 or winograd6, got '" + name +
-                                    "'; pass one of these");
+        throw std::invalid_argument("algorithm: expected auto, direct, winograd2, winograd4, winograd5 or winograd6, got '" +
+                                    name + "'; pass one of these");
       },
       py::arg("name"));
   m.def("error_budget", &get_error_budget);

@@ -21,8 +21,9 @@ struct WinogradForm {
 };
 
 // The forms that exist; their order is that of tables.
-inline constexpr int kWinogradForms = 5;
-inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3, 1}, {4, 3, 1}, {6, 3, 1}, {2, 5, 1}, {4, 3, 2}};
+inline constexpr int kWinogradForms = 6;
+inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3, 1}, {4, 3, 1}, {6, 3, 1},
+                                                               {2, 5, 1}, {4, 3, 2}, {5, 3, 2}};
 
 // A tile's elements: (i, j) at x + i·stride_h + j·stride_w, `channels` contiguous values each; outside [begin, end) an
 // element reads as zero.

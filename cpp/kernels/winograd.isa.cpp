@@ -500,6 +500,7 @@ void fill_winograd(KernelTable& table) {
   fill_form<2>(table.winograd);
   fill_form<3>(table.winograd);
   fill_form<4>(table.winograd);
+  fill_form<5>(table.winograd);
 }
 
 }  // namespace striate::STRIATE_TARGET

@@ -21,14 +21,15 @@ constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fe
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
 // What the transforms of F(2×2, 5×5) cost, relative to those of F(4×4, 3×3), of as many points: a tile's input is the same;
 // 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97 (AVX-512) of the time on the side that is written, 1.35
-// to 1.52 and 1.41 for filters. Those of stride 2 cost as much as those of stride 1: more values, of which half pass
-// through.
+// to 1.52 and 1.41 for filters. Those of F(4×4, 3×3) of stride 2 cost as much as of stride 1: more
+// values, of which half pass through; those of F(5×5, 3×3) more by their number.
 constexpr double kWrite5 = 0.75;
 constexpr double kFilter5 = 1.4;
+constexpr double kPhased5 = 1.5;
 
 // What there is to choose from.
 constexpr std::array kAlgorithms{ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
-                                 ConvAlgorithm::winograd6};
+                                 ConvAlgorithm::winograd5, ConvAlgorithm::winograd6};
 
 double ceil_div(std::ptrdiff_t a, std::ptrdiff_t b) {
   const std::ptrdiff_t whole = (a + b - 1) / b;
@@ -56,7 +57,18 @@ bool form_applies(const WinogradForm& form, ConvPass pass, const ConvShape& shap
 
 // The algorithm that a form belongs to; the direct one for −1.
 ConvAlgorithm algorithm_of(int form) {
-  return static_cast<ConvAlgorithm>(static_cast<int>(ConvAlgorithm::direct) + (form < 0 ? 0 : kWinogradForm[form].m / 2));
+  switch (form < 0 ? 0 : kWinogradForm[form].m) {
+    case 2:
+      return ConvAlgorithm::winograd2;
+    case 4:
+      return ConvAlgorithm::winograd4;
+    case 5:
+      return ConvAlgorithm::winograd5;
+    case 6:
+      return ConvAlgorithm::winograd6;
+    default:
+      return ConvAlgorithm::direct;
+  }
 }
 
 // The form of an algorithm that runs this pass, or −1.
@@ -169,9 +181,10 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int form) {
   // Lanes run over the channels that are written; over the inputs in a weight gradient.
   const double lanes = groups * (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
   at(work, ConvCost::product) = n_points * tiles * lanes / 2;
-  at(work, ConvCost::read, size) = tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
+  const double values = m == 5 ? kPhased5 : 1;
+  at(work, ConvCost::read, size) = values * tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
   at(work, ConvCost::write, size) =
-      (r == 5 ? kWrite5 : 1) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
+      (r == 5 ? kWrite5 : values) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
   // The filters' transform, or its adjoint, is done once a call; forward keeps it between calls.
   at(work, ConvCost::filter, size) = pass == ConvPass::forward ? 0 : (r == 5 ? kFilter5 : 1) * groups * o * vectors_c;
   if (pass == ConvPass::grad_weight) {
@@ -197,7 +210,7 @@ ConvShape planned(ConvPass pass, ConvShape shape) {
 void set_conv_algorithm(ConvAlgorithm algorithm) { forced = static_cast<int>(algorithm); }
 ConvAlgorithm conv_algorithm() { return static_cast<ConvAlgorithm>(forced.load()); }
 const char* algorithm_name(ConvAlgorithm algorithm) {
-  constexpr std::array<const char*, 5> names{"auto", "direct", "winograd2", "winograd4", "winograd6"};
+  constexpr std::array<const char*, 6> names{"auto", "direct", "winograd2", "winograd4", "winograd5", "winograd6"};
   return names[static_cast<std::size_t>(algorithm)];
 }
 void set_error_budget(double budget) { error_budget = budget; }
@@ -297,9 +310,12 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
                         .error_bound = form < 0 ? 0 : error_bound(form),
                         .reason = {}};
     if (form < 0 && !is_direct) {
+      const std::string of_two = "2 (for grad_input with padding 1)";
       verdict.reason =
           text("needs float32, two spatial axes, a ", algorithm == ConvAlgorithm::winograd2 ? "3x3 or 5x5" : "3x3",
-               " kernel, stride 1", algorithm == ConvAlgorithm::winograd4 ? " or 2 (then, for grad_input, padding 1)" : "",
+               " kernel, stride ", algorithm == ConvAlgorithm::winograd5 ? "" : "1",
+               algorithm == ConvAlgorithm::winograd4 ? " or " : "",
+               algorithm == ConvAlgorithm::winograd4 || algorithm == ConvAlgorithm::winograd5 ? of_two : "",
                ", no dilation, padding smaller than the kernel, one group or groups of 16 channels or more");
     } else if (conv_algorithm() != ConvAlgorithm::automatic) {
       verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));

@@ -489,7 +489,7 @@ class GraphReader {
 
   std::vector<PlanChoices> read_plans(const Json::List& items) {
     constexpr ConvAlgorithm algorithms[] = {ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
-                                            ConvAlgorithm::winograd6};
+                                            ConvAlgorithm::winograd5, ConvAlgorithm::winograd6};
     std::vector<PlanChoices> out;
     for (std::size_t i = 0; i < items.size(); ++i) {
       place_ = text("plan ", i);

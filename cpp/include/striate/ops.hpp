@@ -18,7 +18,7 @@ namespace striate {
 // Which algorithm float32 convolutions take. `automatic` decides by a cost model among those whose error growth is within
 // the budget; another one is taken wherever it applies (Winograd: two spatial axes, 3×3, for winograd2 also 5×5, stride 1,
 // for winograd4 also 2, no dilation, one group or groups of 16 channels or more), else direct.
-enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd6 };
+enum class ConvAlgorithm : int { automatic, direct, winograd2, winograd4, winograd5, winograd6 };
 
 struct ConvParams {
   WindowParams window;  // kernel_size is taken from the weight
@@ -73,8 +73,8 @@ void set_error_budget(double budget);
 void set_batch_invariant(bool is_invariant);
 [[nodiscard]] bool is_batch_invariant();
 // |Aᵀ|[(|G| 1 |Gᵀ|) ⊙ (|Bᵀ| 1 |B|)]|A| / r², its largest element, for F(2×2, 3×3), F(4×4, 3×3), F(6×6, 3×3), F(2×2, 5×5),
-// and F(4×4, 3×3) of stride 2.
-inline constexpr std::array<double, 5> kWinogradErrorGrowth{7.1112, 62.651, 508.754, 45.2711, 21.7518};
+// and F(4×4, 3×3) and F(5×5, 3×3) of stride 2.
+inline constexpr std::array<double, 6> kWinogradErrorGrowth{7.1112, 62.651, 508.754, 45.2711, 21.7519, 44.6025};
 
 enum class ConvPass : int { forward = 1, grad_input = 2, grad_weight = 3 };
 

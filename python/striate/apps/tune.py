@@ -102,7 +102,8 @@ def _measure_pass(shape: tuple[int, int, int, int], pass_: str) -> Iterator[Meas
             if repeat > 0:
                 cycles[name].append(seconds * _core.measure_fma(_core.DType.float32, 0.002) / flops_a_cycle)
     for name, _, _, _, _, work in verdicts:
-        yield Measurement((*shape, pass_), np.array(work), statistics.median(cycles[name]))
+        if name in cycles:  # not those of other strides
+            yield Measurement((*shape, pass_), np.array(work), statistics.median(cycles[name]))
 
 
 def _costs() -> Float:
