@@ -18,6 +18,7 @@ LAYERS = {
     "pointwise": (16, 24, 1, 1, 1, 9),
     "pointwise-wide": (64, 257, 1, 1, 1, 14),
     "winograd": (32, 40, 3, 1, 1, 14),
+    "winograd-strided": (32, 40, 3, 2, 1, 27),
     "strided": (8, 19, 3, 2, 1, 13),
     "first": (3, 20, 7, 2, 1, 32),
     "depthwise": (24, 24, 3, 1, 24, 11),
@@ -88,7 +89,7 @@ def test_an_addition_joins_the_convolution(name: str, activation: str) -> None:
         assert np.array_equal(program(x, z).numpy(), program(x, z).numpy())
 
 
-@pytest.mark.parametrize("name", ["pointwise", "winograd", "depthwise"])
+@pytest.mark.parametrize("name", ["pointwise", "winograd", "winograd-strided", "depthwise"])
 def test_threads_do_not_change_bits(name: str) -> None:
     conv, x, z = layer(name)
     program = striate.compile(lambda x, z: ops.silu(conv(x)) + z, x, z)

@@ -13,12 +13,13 @@ from striate import nn, train
 CONVOLUTIONS = {
     "pointwise": lambda: nn.Conv2d(24, 48, 1, bias=False),
     "wide": lambda: nn.Conv2d(24, 600, 1, bias=False),
-    "strided": lambda: nn.Conv2d(24, 64, 3, stride=2, padding=1),
+    "strided": lambda: nn.Conv2d(24, 64, 5, stride=2, padding=2),
     "depthwise": lambda: nn.Conv2d(24, 48, 3, padding=1, groups=24, bias=False),
     "depthwise5": lambda: nn.Conv2d(48, 48, 5, stride=2, padding=2, groups=48, bias=False),
     "few": lambda: nn.Conv2d(24, 8, 1, bias=False),
     "grouped": lambda: nn.Conv2d(24, 48, 3, padding=1, groups=2, bias=False),
     "winograd": lambda: nn.Conv2d(24, 64, 3, padding=1),
+    "strided winograd": lambda: nn.Conv2d(24, 64, 3, stride=2, padding=1),
 }
 
 

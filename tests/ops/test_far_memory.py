@@ -46,6 +46,8 @@ LAYERS = [
     Layer(3, 64, 64, 90, 3),
     Layer(2, 40, 32, 150, 3),
     Layer(6, 128, 96, 51, 3),
+    Layer(3, 64, 96, 128, 3, 2),
+    Layer(8, 96, 64, 79, 3, 2),
     # Products that ask while a tile is computed, for the rows that are read and for those that are summed over.
     Layer(4, 96, 16, 112),
     Layer(4, 16, 96, 112),
@@ -59,7 +61,7 @@ LAYERS = [
     Layer(5, 648, 96, 29),
     Layer(3, 264, 256, 71, 1, 2),
     Layer(4, 129, 136, 65),
-    Layer(5, 128, 192, 57, 3, 2),
+    Layer(5, 128, 192, 57, 5, 2),
     Layer(4, 288, 288, 43, 1, 1, 2),
 ]
 
