@@ -1,10 +1,9 @@
 // What the transforms of Winograd convolution compute (Lavin & Gray 2016, arXiv:1509.09308; points as in Barabasz et al.,
-// arXiv:1803.10986). F(m×m, r×r) of stride 1 takes n = m + r − 1 points {0, ±a, …, ∞}. With one-dimensional matrices Bᵀ
-// (n×n), G (n×r) and Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are vectors of
-// channels.
-// Of stride 2, with r = 3, the even pixels meet the outer two taps as in a convolution of stride 1, F(m, 2) with m + 1
-// points, and the odd ones meet the middle tap alone: m products more. Bᵀ, G and Aᵀ have both, the odd pixels last; these
-// share one filter.
+// arXiv:1803.10986). F(m×m, r×r) of stride 1 takes n = m + r − 1 points, {0, ±a, …, ∞} or {0, ±a, …}. With one-dimensional
+// matrices Bᵀ (n×n), G (n×r) and Aᵀ (m×n), each two-dimensional transform is X → F·X·Fᵀ over tiles whose elements are
+// vectors of channels. Of stride 2, with r = 3, the even pixels meet the outer two taps as in a convolution of stride 1,
+// F(m, 2) with m + 1 points, and the odd ones meet the middle tap alone: m products more. Bᵀ, G and Aᵀ have both, the odd
+// pixels last; these share one filter.
 #pragma once
 
 #include <cstddef>
@@ -21,9 +20,9 @@ struct WinogradForm {
 };
 
 // The forms that exist; their order is that of tables.
-inline constexpr int kWinogradForms = 6;
-inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3, 1}, {4, 3, 1}, {6, 3, 1},
-                                                               {2, 5, 1}, {4, 3, 2}, {5, 3, 2}};
+inline constexpr int kWinogradForms = 7;
+inline constexpr WinogradForm kWinogradForm[kWinogradForms] = {{2, 3, 1}, {4, 3, 1}, {6, 3, 1}, {2, 5, 1},
+                                                               {4, 3, 2}, {5, 3, 2}, {5, 3, 1}};
 
 // A tile's elements: (i, j) at x + i·stride_h + j·stride_w, `channels` contiguous values each; outside [begin, end) an
 // element reads as zero.

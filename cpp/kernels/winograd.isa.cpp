@@ -2,7 +2,8 @@
 //
 // A transform runs down the rows of a tile into a small array that stays in L1, then down its columns. The points come in
 // pairs ±a, so a row is an even part and an odd part, added and subtracted: n/2 multiply-adds an element of the input
-// transform, n/2 − 1 of the output transform. Where their number is odd, one point b stands alone, before ∞.
+// transform, n/2 − 1 of the output transform. Of five, one point b stands alone, before ∞; seven are all
+// finite.
 // Rounding: at most n multiply-adds per one-dimensional transform; the bound is tests/oracle/winograd.py.
 #include "kernels/table.hpp"
 #include "kernels/vec.hpp"
@@ -31,20 +32,27 @@ struct Points<6> {
   static constexpr double a[2] = {0.625, 1.5};
 };
 template <>
+struct Points<7> {
+  static constexpr double a[3] = {0.484375, 1.21875, 4.5};
+};
+template <>
 struct Points<8> {
   static constexpr double a[3] = {1, 2, 0.5};
 };
 
 template <int N>
-inline constexpr int kPairs = N / 2 - 1;
+inline constexpr bool kHasSingle = N == 5;
 template <int N>
-inline constexpr bool kHasSingle = N % 2 == 1;
+inline constexpr bool kHasInfinity = N != 7;
+template <int N>
+inline constexpr int kPairs = (kHasInfinity<N> ? N : N + 1) / 2 - 1;
 
 // Coefficients of Π (x − a_r²) over all r but `skipped`: c[k] of x^k.
 template <int N>
 struct Product {
-  double c[kPairs<N> + 1];
-  constexpr explicit Product(int skipped) : c{} {
+  double c[kPairs<N> + 1] = {};
+  constexpr Product() = default;
+  constexpr explicit Product(int skipped) {
     c[0] = 1;
     int degree = 0;
     for (int r = 0; r < kPairs<N>; ++r) {
@@ -58,6 +66,19 @@ struct Product {
     }
   }
 };
+// Over all, and over all but each. Tables, as a compiler may leave what is not one to run time.
+template <int N>
+struct Products {
+  Product<N> all{-1};
+  Product<N> but[kPairs<N>];
+  constexpr Products() {
+    for (int q = 0; q < kPairs<N>; ++q) {
+      but[q] = Product<N>(q);
+    }
+  }
+};
+template <int N>
+inline constexpr Products<N> kProducts;
 
 // The finite point that row i of Bᵀ belongs to.
 template <int N>
@@ -74,7 +95,7 @@ constexpr double point(int i) {
 template <int N>
 constexpr double scale(int i) {
   double product = 1;
-  for (int k = 0; k < N - 1; ++k) {
+  for (int k = 0; k < (kHasInfinity<N> ? N - 1 : N); ++k) {
     product *= k == i ? 1 : point<N>(i) - point<N>(k);
   }
   return product;
@@ -110,10 +131,9 @@ STRIATE_INLINE void input_of(const V* d, V* v) {
     V others[N - 1];
     input_of<N - 1, P>(less, others);
     V single = d[N - 2];
-    constexpr Product<P> all(-1);
 #pragma GCC unroll 4
     for (int k = kPairs<N> - 1; k >= 0; --k) {
-      single = times_plus(all.c[k], d[2 * k + 1], single);
+      single = times_plus(kProducts<P>.all.c[k], d[2 * k + 1], single);
     }
 #pragma GCC unroll 8
     for (int k = 0; k < N - 2; ++k) {
@@ -122,25 +142,29 @@ STRIATE_INLINE void input_of(const V* d, V* v) {
     v[N - 2] = single;
     v[N - 1] = others[N - 2];
   } else {
-    constexpr Product<P> all(-1);
-    V zero = d[N - 2];
-    V infinite = d[N - 1];
+    constexpr int kDegree = 2 * kPairs<N>;
+    V zero = d[kDegree];
 #pragma GCC unroll 4
     for (int k = kPairs<N> - 1; k >= 0; --k) {
-      zero = times_plus(all.c[k], d[2 * k], zero);
-      infinite = times_plus(all.c[k], d[2 * k + 1], infinite);
+      zero = times_plus(kProducts<P>.all.c[k], d[2 * k], zero);
     }
     v[0] = zero;
-    v[N - 1] = infinite;
+    if constexpr (kHasInfinity<N>) {
+      V infinite = d[N - 1];
+#pragma GCC unroll 4
+      for (int k = kPairs<N> - 1; k >= 0; --k) {
+        infinite = times_plus(kProducts<P>.all.c[k], d[2 * k + 1], infinite);
+      }
+      v[N - 1] = infinite;
+    }
 #pragma GCC unroll 4
     for (int q = 0; q < kPairs<N>; ++q) {
-      const Product<P> rest(q);
-      V even = d[N - 2];
-      V odd = d[N - 3];
+      V even = d[kDegree];
+      V odd = d[kDegree - 1];
 #pragma GCC unroll 4
       for (int k = kPairs<N> - 2; k >= 0; --k) {
-        even = times_plus(rest.c[k], d[2 * k + 2], even);
-        odd = times_plus(rest.c[k], d[2 * k + 1], odd);
+        even = times_plus(kProducts<P>.but[q].c[k], d[2 * k + 2], even);
+        odd = times_plus(kProducts<P>.but[q].c[k], d[2 * k + 1], odd);
       }
       v[2 * q + 1] = times_plus(Points<P>::a[q], odd, even);
       v[2 * q + 2] = times_plus(-Points<P>::a[q], odd, even);
@@ -159,9 +183,10 @@ STRIATE_INLINE void output_of(const V* v, V* y) {
   }
 #pragma GCC unroll 8
   for (int j = 0; j < M; ++j) {
-    V value = j == 0 ? v[0] : j == M - 1 ? v[N - 1] : times(power(Points<N>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
+    const bool has_own = j == 0 || (j == M - 1 && kHasInfinity<N>);
+    V value = has_own ? v[j == 0 ? 0 : N - 1] : times(power(Points<N>::a[0], j), j % 2 == 0 ? sum[0] : difference[0]);
 #pragma GCC unroll 4
-    for (int q = j == 0 || j == M - 1 ? 0 : 1; q < kPairs<N>; ++q) {
+    for (int q = has_own ? 0 : 1; q < kPairs<N>; ++q) {
       value = times_plus(power(Points<N>::a[q], j), j % 2 == 0 ? sum[q] : difference[q], value);
     }
     if constexpr (kHasSingle<N>) {
@@ -174,7 +199,9 @@ STRIATE_INLINE void output_of(const V* v, V* y) {
 template <int M, int N>
 STRIATE_INLINE void grad_output_of(const V* y, V* z) {
   z[0] = y[0];
-  z[N - 1] = y[M - 1];
+  if constexpr (kHasInfinity<N>) {
+    z[N - 1] = y[M - 1];
+  }
 #pragma GCC unroll 4
   for (int q = 0; q < kPairs<N>; ++q) {
     const double a = Points<N>::a[q];
@@ -201,7 +228,9 @@ STRIATE_INLINE void grad_output_of(const V* y, V* z) {
 template <int R, int N>
 STRIATE_INLINE void filter_of(const V* g, V* u) {
   u[0] = times(1 / scale<N>(0), g[0]);
-  u[N - 1] = g[R - 1];
+  if constexpr (kHasInfinity<N>) {
+    u[N - 1] = g[R - 1];
+  }
   if constexpr (kHasSingle<N>) {
 #pragma GCC unroll 8
     for (int i = 1; i < N - 1; ++i) {
@@ -235,7 +264,7 @@ STRIATE_INLINE void grad_filter_of(const V* u, V* g) {
   g[0] = times(1 / scale<N>(0), u[0]);
 #pragma GCC unroll 4
   for (int k = 1; k < R; ++k) {
-    g[k] = k < R - 1 ? V{} : u[N - 1];
+    g[k] = kHasInfinity<N> && k == R - 1 ? u[N - 1] : V{};
   }
   if constexpr (kHasSingle<N>) {
 #pragma GCC unroll 8
@@ -501,6 +530,7 @@ void fill_winograd(KernelTable& table) {
   fill_form<3>(table.winograd);
   fill_form<4>(table.winograd);
   fill_form<5>(table.winograd);
+  fill_form<6>(table.winograd);
 }
 
 }  // namespace striate::STRIATE_TARGET

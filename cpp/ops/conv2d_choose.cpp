@@ -21,11 +21,13 @@ constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fe
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
 // What the transforms of F(2×2, 5×5) cost, relative to those of F(4×4, 3×3), of as many points: a tile's input is the same;
 // 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97 (AVX-512) of the time on the side that is written, 1.35
-// to 1.52 and 1.41 for filters. Those of F(4×4, 3×3) of stride 2 cost as much as of stride 1: more
-// values, of which half pass through; those of F(5×5, 3×3) more by their number.
+// to 1.52 and 1.41 for filters. Those of F(4×4, 3×3) of stride 2 cost as much as
+// of stride 1: more values, of which half pass through.
 constexpr double kWrite5 = 0.75;
 constexpr double kFilter5 = 1.4;
-constexpr double kPhased5 = 1.5;
+// Likewise those of F(5×5, 3×3), which have more points and, of stride 1, too many for the registers of AVX2.
+constexpr double kOfFive = 2;
+constexpr double kOfFivePhased = 1.5;
 
 // What there is to choose from.
 constexpr std::array kAlgorithms{ConvAlgorithm::direct, ConvAlgorithm::winograd2, ConvAlgorithm::winograd4,
@@ -181,7 +183,7 @@ ConvCosts winograd_work(ConvPass pass, const ConvShape& shape, int form) {
   // Lanes run over the channels that are written; over the inputs in a weight gradient.
   const double lanes = groups * (pass == ConvPass::forward ? c * vectors_o : o * vectors_c);
   at(work, ConvCost::product) = n_points * tiles * lanes / 2;
-  const double values = m == 5 ? kPhased5 : 1;
+  const double values = m != 5 ? 1 : stride == 1 ? kOfFive : kOfFivePhased;
   at(work, ConvCost::read, size) = values * tiles * ceil_div(shape.groups * (on_input ? shape.o : shape.c), width);
   at(work, ConvCost::write, size) =
       (r == 5 ? kWrite5 : values) * tiles * ceil_div(shape.groups * (on_input ? shape.c : shape.o), width);
@@ -310,12 +312,10 @@ std::vector<ConvVerdict> explain_choice(ConvPass pass, const ConvShape& actual) 
                         .error_bound = form < 0 ? 0 : error_bound(form),
                         .reason = {}};
     if (form < 0 && !is_direct) {
-      const std::string of_two = "2 (for grad_input with padding 1)";
+      const bool takes_two = algorithm == ConvAlgorithm::winograd4 || algorithm == ConvAlgorithm::winograd5;
       verdict.reason =
           text("needs float32, two spatial axes, a ", algorithm == ConvAlgorithm::winograd2 ? "3x3 or 5x5" : "3x3",
-               " kernel, stride ", algorithm == ConvAlgorithm::winograd5 ? "" : "1",
-               algorithm == ConvAlgorithm::winograd4 ? " or " : "",
-               algorithm == ConvAlgorithm::winograd4 || algorithm == ConvAlgorithm::winograd5 ? of_two : "",
+               " kernel, stride 1", takes_two ? " or 2 (then for grad_input with padding 1)" : "",
                ", no dilation, padding smaller than the kernel, one group or groups of 16 channels or more");
     } else if (conv_algorithm() != ConvAlgorithm::automatic) {
       verdict.reason = text("striate.machine.algorithm is set to ", algorithm_name(conv_algorithm()));

@@ -95,7 +95,7 @@ class algorithm:  # reads as a function: striate.machine.algorithm("direct")
     ----------
     name : str
         "auto" (a cost model within `striate.precision`), "direct", "winograd2", "winograd4", "winograd5" or "winograd6":
-        F(m×m, 3×3), also F(2×2, 5×5) for "winograd2"; of stride 2 for "winograd5", of both for "winograd4".
+        F(m×m, 3×3), also F(2×2, 5×5) for "winograd2", and of stride 2 for "winograd4" and "winograd5".
 
     Raises
     ------

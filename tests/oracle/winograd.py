@@ -22,11 +22,12 @@ from oracle import bound
 
 Array = np.ndarray
 
-#: The finite ones, by their number and ∞.
+#: The finite ones, by the number of all: one less, where ∞ is another.
 POINTS = {
     4: (0, 1, -1),
     5: (0, 0.6875, -0.6875, 2.25),
     6: (0, 0.625, -0.625, 1.5, -1.5),
+    7: (0, 0.484375, -0.484375, 1.21875, -1.21875, 4.5, -4.5),
     8: (0, 1, -1, 2, -2, 0.5, -0.5),
 }
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -47,12 +48,13 @@ def matrices(m: int, r: int, stride: int = 1) -> tuple[Array, Array, Array]:
     b, g, a = np.zeros((n, n)), np.zeros((n, r)), np.zeros((m, n))
     for i, p in enumerate(points):
         others = [q for k, q in enumerate(points) if k != i]
-        b[i, : n - 1] = np.poly(others)[::-1]
+        b[i, : len(points)] = np.poly(others)[::-1]
         g[i] = np.array([p**k for k in range(r)]) / np.prod([p - q for q in others])
         a[:, i] = [p**j for j in range(m)]
-    b[-1] = np.poly(points)[::-1]
-    g[-1, -1] = 1
-    a[-1, -1] = 1
+    if len(points) < n:
+        b[-1] = np.poly(points)[::-1]
+        g[-1, -1] = 1
+        a[-1, -1] = 1
     return b, g, a
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from striate import _core, machine
 
-ALGORITHMS = ("direct", "winograd2", "winograd4", "winograd6")
+ALGORITHMS = ("direct", "winograd2", "winograd4", "winograd5", "winograd6")
 PASSES = ("forward", "grad_input", "grad_weight")
 #: Batch, channels in and out, side of the map: of 3×3 kernels with padding 1.
 SHAPES = (
@@ -102,8 +102,7 @@ def _measure_pass(shape: tuple[int, int, int, int], pass_: str) -> Iterator[Meas
             if repeat > 0:
                 cycles[name].append(seconds * _core.measure_fma(_core.DType.float32, 0.002) / flops_a_cycle)
     for name, _, _, _, _, work in verdicts:
-        if name in cycles:  # not those of other strides
-            yield Measurement((*shape, pass_), np.array(work), statistics.median(cycles[name]))
+        yield Measurement((*shape, pass_), np.array(work), statistics.median(cycles[name]))
 
 
 def _costs() -> Float:
