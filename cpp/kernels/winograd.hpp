@@ -50,8 +50,9 @@ struct WinogradTarget {
 
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
 
-// f is the number of points whose filters differ. A data gradient of stride 1 is a forward pass; one of stride 2, of a
-// padding of 1, has transforms of its own, which give the 2m×2m pixels that m×m of grad_y and those that follow them meet.
+// f is the number of a side's points whose filters differ. A data gradient of stride 1 is a forward pass; one of stride 2,
+// of a padding of 1, has transforms of its own, which give the 2m×2m pixels that m×m of grad_y and those that follow them
+// meet.
 struct WinogradKernels {
   WinogradTransform input[kWinogradForms];        // V = Bᵀ d B       n×n → n×n
   WinogradTransform output[kWinogradForms];       // y = Aᵀ M A       n×n → m×m, then + bias + addend and clamp

@@ -19,13 +19,13 @@ std::atomic<bool> batch_invariant{false};
 constexpr double kSumRows = 128;               // that a weight gradient sums in one chain
 constexpr std::ptrdiff_t kLeastGroup = 16;     // channels; the transforms of fewer cost more than the products they save
 constexpr std::ptrdiff_t kNearChannels = 256;  // at most, where its operands are not copied
-// What the transforms of F(2×2, 5×5) cost, relative to those of F(4×4, 3×3), of as many points: a tile's input is the same;
-// 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97 (AVX-512) of the time on the side that is written, 1.35
-// to 1.52 and 1.41 for filters. Those of F(4×4, 3×3) of stride 2 cost as much as
-// of stride 1: more values, of which half pass through.
+// What transforms cost, relative to those of F(4×4, 3×3); those of F(4×4, 3×3) of stride 2 cost as much (more values, of
+// which half pass through).
+// F(2×2, 5×5), of as many points: a tile's input is the same; 64 channels in L2 take 0.71 to 0.74 (AVX2) and 0.73 to 0.97
+// (AVX-512) of the time on the side that is written, 1.35 to 1.52 and 1.41 for filters.
 constexpr double kWrite5 = 0.75;
 constexpr double kFilter5 = 1.4;
-// Likewise those of F(5×5, 3×3), which have more points and, of stride 1, too many for the registers of AVX2.
+// F(5×5, 3×3), of stride 1 and of stride 2: both have more points, the former too many for the registers of AVX2.
 constexpr double kOfFive = 2;
 constexpr double kOfFivePhased = 1.5;
 

@@ -82,9 +82,8 @@ struct TileGrid {
     return std::min(point / n, last) * n_side_filters + std::min(point % n, last);
   }
   [[nodiscard]] std::ptrdiff_t count_points(std::ptrdiff_t filter) const {
-    std::ptrdiff_t count = 0;
-    for_points(filter, [&](std::ptrdiff_t) { ++count; });
-    return count;
+    const std::ptrdiff_t last = n_side_filters - 1;
+    return (filter / n_side_filters < last ? 1 : n - last) * (filter % n_side_filters < last ? 1 : n - last);
   }
   // f(point) for all points of a filter: in its last line and column there are several.
   template <class F>
@@ -669,9 +668,9 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
     const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
     for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
       const Planes other = sum_of(part);
-      for (std::ptrdiff_t point = 0; point < n_filters; ++point) {
-        float* const to = total.data + point * u_plane + begin * u_row;
-        const float* const from = other.data + point * u_plane + begin * u_row;
+      for (std::ptrdiff_t filter = 0; filter < n_filters; ++filter) {
+        float* const to = total.data + filter * u_plane + begin * u_row;
+        const float* const from = other.data + filter * u_plane + begin * u_row;
         for (std::ptrdiff_t i = 0; i < length; ++i) {
           to[i] += from[i];
         }

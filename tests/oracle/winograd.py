@@ -1,6 +1,6 @@
 """A-priori error bounds of Winograd convolution F(m×m, r×r), per element, in float64 (DESIGN §6).
 
-With Bᵀ, G, Aᵀ of the points {0, ±a, …, ∞}, one tile gives y = Aᵀ[Σ_c (G g_c Gᵀ) ⊙ (Bᵀ d_c B)]A. Replacing every number by
+With Bᵀ, G, Aᵀ of the points, {0, ±a, …} with or without ∞, one tile gives y = Aᵀ[Σ_c (G g_c Gᵀ) ⊙ (Bᵀ d_c B)]A. Replacing every number by
 its magnitude bounds what each rounding may do: an element of the result carries the roundings of two passes of each
 transform and of the sum, and each is at most u of the magnitudes' result:
 
@@ -88,7 +88,8 @@ def _tiles(x: Array, counts: tuple[int, int], size: int, step: int, pad: tuple[i
 
 
 def _out(x: Array, padding: Pads, r: int, stride: int) -> tuple[int, int]:
-    return tuple((n + sum(p) - r) // stride + 1 for n, p in zip(x.shape[2:], padding, strict=True))  # type: ignore[return-value]
+    out_h, out_w = ((n + sum(p) - r) // stride + 1 for n, p in zip(x.shape[2:], padding, strict=True))
+    return out_h, out_w
 
 
 def _roundings(n: int, n_terms: int) -> int:
