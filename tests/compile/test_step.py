@@ -235,6 +235,36 @@ def test_a_step_that_differs_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         step(*batches(4)[0])
 
 
+def test_a_wrong_gradient_is_refused() -> None:
+    striate.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 48, 1), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 64, 5))
+    calls = []
+
+    def loss(scores: Tensor, y: Tensor) -> Tensor:
+        calls.append(None)  # the second is recorded: the same value, another gradient
+        wrong = scores * 1.01
+        return striate.cross_entropy(scores.detach() + wrong - wrong.detach() if len(calls) == 2 else scores, y)
+
+    step = compile_step(model, loss, train.SGD(model.parameters(), lr=0.1, momentum=0.9), verify=True)
+    with pytest.raises(VerifyError, match=r"expected 0\.weight as after an eager step"):
+        step(*batches(4)[0])
+
+
+def test_a_relu_at_zero_is_no_difference() -> None:
+    """A third of the pixels are their channel's mean: on which side of the ReLU they come is left to rounding."""
+    striate.manual_seed(0)
+    rng = np.random.default_rng(0)
+    levels = rng.permutation(np.arange(3 * 256) % 3 - 1).reshape(3, 1, 16, 16)
+    x = rng.standard_normal((1, 24, 1, 1)) + levels * rng.standard_normal((1, 24, 1, 1))
+    target = striate.tensor(rng.standard_normal((3, 48, 16, 16)).astype(np.float32))
+    model = nn.Sequential(nn.Conv2d(24, 48, 1), nn.BatchNorm2d(48), nn.ReLU())
+    optimizer = train.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    step = compile_step(model, lambda y, target: (y * target).mean(), optimizer, verify=True)
+    for _ in range(3):
+        step(striate.tensor(x.astype(np.float32)), target)
+    assert step.reason is None
+
+
 def test_gradients_are_not_kept() -> None:
     model = network()
     step = compile_step(model, nn.CrossEntropyLoss(), train.SGD(model.parameters(), lr=0.1))
