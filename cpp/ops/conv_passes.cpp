@@ -160,16 +160,23 @@ bool ran_winograd(ConvPass pass, const Array& x, const Array& weight, const Arra
       return false;
     }
     const bool transposes = pass == ConvPass::grad_input;
-    const auto packed = cached<T>(weight, derived_key(pass, 100 + form, geometry.groups), [&] {
-      const Array dense = dense_weight(weight);
-      return pack_winograd(dense.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
-    });
-    const WindowAxis& h = geometry.window.axis[1];
-    const WindowAxis& w = geometry.window.axis[2];
     const auto pad = [&](const WindowAxis& axis) {
       return transposes ? (axis.kernel - 1 - axis.pad_begin) / axis.stride : axis.pad_begin;
     };
-    winograd_forward(pass, winograd_images(x), *packed, winograd_images(y), geometry.n, pad(h), pad(w), form, tail);
+    const std::ptrdiff_t pad_h = pad(geometry.window.axis[1]);
+    const std::ptrdiff_t pad_w = pad(geometry.window.axis[2]);
+    const auto pack_all = [&] {
+      const Array dense = dense_weight(weight);
+      return pack_winograd(dense.data<T>(), geometry.groups, geometry.o, geometry.c, form, transposes);
+    };
+    const auto run_once = [&] {
+      return geometry.groups == 1 && ran_winograd_once(pass, winograd_images(x), dense_weight(weight).data<T>(),
+                                                       winograd_images(y), geometry.n, pad_h, pad_w, form, tail);
+    };
+    const auto packed = cached_or<T>(weight, derived_key(pass, 100 + form, geometry.groups), pack_all, run_once);
+    if (packed != nullptr) {
+      winograd_forward(pass, winograd_images(x), *packed, winograd_images(y), geometry.n, pad_h, pad_w, form, tail);
+    }
     return true;
   }
   return false;

@@ -58,30 +58,37 @@ class PassWeights {
 };
 
 // Returns what `make` builds of this view of a weight. Where it will serve again it is kept with the weight's storage until
-// that changes, outside of any arena. A view of another layout is made dense in `make`, and not before each call.
-template <class T, class Make>
-std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
+// that changes, outside of any arena. A view of another layout is made dense in `make`, and not before each call. Where it
+// would serve once, `once` may do without, and say so: then the result is null.
+template <class T, class Make, class Once>
+std::shared_ptr<const PackedList<T>> cached_or(const Array& weight, std::uint64_t key, Make&& make, Once&& once) {
   Storage& storage = weight.storage();
   key = derived_key(key, weight.offset(), static_cast<int>(active_isa()), sizeof(T));
   for (int axis = 0; axis < weight.rank(); ++axis) {
     key = derived_key(key, weight.shape(axis), weight.stride(axis));
   }
   const PassWeights::Keep keep = PassWeights::keep(storage);
+  const auto make_once = [&] { return once() ? nullptr : std::make_shared<const PackedList<T>>(make()); };
   if (keep == PassWeights::Keep::never) {
-    return std::make_shared<const PackedList<T>>(make());
+    return make_once();
   }
   if (auto found = storage.derived(key)) {
     return std::static_pointer_cast<const PackedList<T>>(found);
   }
   const std::uint64_t version = storage.version();
   if (keep == PassWeights::Keep::at_second_use && !storage.meets_again(key, version)) {
-    return std::make_shared<const PackedList<T>>(make());
+    return make_once();
   }
   const KeptMemory memory;
   auto made = std::make_shared<const PackedList<T>>(make());
   storage.set_derived(key, version, made);
   storage.let_pages_go();
   return made;
+}
+
+template <class T, class Make>
+std::shared_ptr<const PackedList<T>> cached(const Array& weight, std::uint64_t key, Make&& make) {
+  return cached_or<T>(weight, key, std::forward<Make>(make), [] { return false; });
 }
 
 }  // namespace striate

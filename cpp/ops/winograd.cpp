@@ -23,13 +23,13 @@ constexpr std::ptrdiff_t kChunkChannels = 128;       // of the groups that are t
 constexpr std::ptrdiff_t kOuterChannels = 32;        // of the groups that a weight gradient's task takes
 constexpr std::ptrdiff_t kMostOuterChannels = 64;    // of a group; larger ones are cut by tiles
 constexpr std::ptrdiff_t kSmallMacs = 4'000'000;     // one thread does fewer as fast as two
-// Channels of filters that are packed at a time, at least and at most. Short pieces of a panel's points are slow to write:
-// 512 to 512 channels took 10.4 ms with 16, 7.1 with 64.
-constexpr std::ptrdiff_t kLeastPackedChannels = 16;
-constexpr std::ptrdiff_t kMostPackedChannels = 64;
-constexpr std::ptrdiff_t kSpilledBlock = 36;  // tiles of a block that does not stay in L2
+constexpr std::ptrdiff_t kPackedLines = 64;          // of a panel, transformed at a time
+constexpr std::ptrdiff_t kLinesBetween = 1;          // of a panel's points, which would share sets of the caches without
+constexpr std::ptrdiff_t kSpilledBlock = 36;         // tiles of a block that does not stay in L2
 // More filters than this, and twice as many where points share them, are read once, by phases.
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;
+// Filters that serve once and take more are transformed that much at a time: then products find them in the caches.
+constexpr std::ptrdiff_t kOnceBytes = 4 << 20;
 
 // Values between rows of a plane that are far enough from a multiple of 1 KB not to share cache sets.
 std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
@@ -247,6 +247,7 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
   const std::ptrdiff_t group = any_panel / filters[0]->n_panels;
   const std::ptrdiff_t panel = any_panel % filters[0]->n_panels;
   const Packed<float>& own = *filters[static_cast<std::size_t>(group)];
+  const std::ptrdiff_t k = own.k - kLinesBetween;
   const std::ptrdiff_t columns = own.panel_columns(panel);
   // Whole vectors are written, but not over the next group.
   const std::ptrdiff_t n_columns = filters.size() == 1 ? columns : std::min(own.panel, own.columns - panel * own.panel);
@@ -254,9 +255,9 @@ void multiply(Filters filters, const Planes& v, const Planes& products, std::ptr
   const std::ptrdiff_t n_tiles = ceil_div(count, kernel.rows);
   const std::ptrdiff_t n_higher = count % n_tiles;
   Strip<float> strip{
-      .x = v.data + point * v.plane + first * v.row + group * own.k,
+      .x = v.data + point * v.plane + first * v.row + group * k,
       .x_step = v.row,
-      .k = own.k,
+      .k = k,
       .y = products.data + point * products.plane + first * products.row + group * own.columns + panel * own.panel,
       .y_step = products.row,
       .n_tiles = 0};
@@ -352,11 +353,13 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
 
 // Few tiles or many filters: all tiles are transformed, then each filter is read once, by the points' owners, which keep
 // the tiles of a point in L2 (panels outermost: half the speed at 128 channels, batch 16).
-void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
-                       const GemmTail& tail) {
-  const std::ptrdiff_t v_row = row_stride(x.c, filters[0]->width);
-  const std::ptrdiff_t m_row = row_stride(y.c, filters[0]->width);
-  const std::ptrdiff_t n_panels = count_panels(filters);
+// `for_filters(f)` calls f(filters, first) for the filters of columns `first` on, for all of them or for some at a time.
+template <class ForFilters>
+void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const WinogradImages& y, const GemmTail& tail,
+                       ForFilters&& for_filters) {
+  const std::ptrdiff_t width = kernels().gemm<float>().width;
+  const std::ptrdiff_t v_row = row_stride(x.c, width);
+  const std::ptrdiff_t m_row = row_stride(y.c, width);
   const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + m_row) * static_cast<std::ptrdiff_t>(sizeof(float));
   const Partition super(grid.n_tiles, std::max<std::ptrdiff_t>(kernels().gemm<float>().rows, kSuperBlockBytes / tile_bytes));
   const std::ptrdiff_t most = std::min(super.part, grid.n_tiles);
@@ -375,12 +378,17 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, Filters fi
     const std::ptrdiff_t row = kernels().gemm<float>().rows;
     const std::ptrdiff_t rows = std::max<std::ptrdiff_t>(row, 256 / row * row);
     const Partition blocks(count, rows);
-    // Blocks of rows last: a panel of a point is read by all of them while it is near.
-    parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
-      for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-        multiply(filters, v, products, task / n_panels, grid.filter_of(task / n_panels), task % n_panels, blocks.begin(b),
-                 blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
-      }
+    for_filters([&](Filters filters, std::ptrdiff_t first_column) {
+      const std::ptrdiff_t n_panels = count_panels(filters);
+      Planes part = products;
+      part.data += first_column;
+      // Blocks of rows last: a panel of a point is read by all of them while it is near.
+      parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
+        for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
+          multiply(filters, v, part, task / n_panels, grid.filter_of(task / n_panels), task % n_panels, blocks.begin(b),
+                   blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
+        }
+      });
     });
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
     parallel_for(out.n_parts, [&](std::ptrdiff_t task) {
@@ -436,79 +444,76 @@ void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, 
 
 }  // namespace
 
+namespace {
+
+// U = G g Gᵀ of columns first … first + packed.columns − 1 of one group's filters. See pack_winograd.
+void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transposes, std::ptrdiff_t first,
+                  const Packed<float>& packed) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const std::ptrdiff_t r = kWinogradForm[form].r;
+  const int n = kWinogradForm[form].n_filter();
+  const std::ptrdiff_t n_taps = r * r;
+  // Tasks are a panel and a part of k, whose taps are packed as the points will lie: a transform is one over all of them.
+  const Partition parts(packed.k - kLinesBetween, kPackedLines);
+  const std::ptrdiff_t tap_size = parts.part * packed.panel;
+  const int n_workers = thread_count();
+  const Buffer<float> scratch(n_workers * n_taps * tap_size);
+  const auto run = [&](std::ptrdiff_t task, int worker) {
+    const std::ptrdiff_t p = task / parts.n_parts;
+    const std::ptrdiff_t begin = parts.begin(task % parts.n_parts);
+    const std::ptrdiff_t count = parts.end(task % parts.n_parts) - begin;
+    const std::ptrdiff_t wide = packed.panel_columns(p);
+    const std::ptrdiff_t n_columns = std::min(packed.columns - p * packed.panel, packed.panel);
+    const std::ptrdiff_t column = first + p * packed.panel;
+    float* const taps = scratch.data() + worker * n_taps * tap_size;
+    for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
+      if (transposes) {  // flipped
+        kernel.pack(weight + (begin * n_taps + n_taps - 1 - tap) * c + column, n_taps * c, 1, count, n_columns, wide,
+                    taps + tap * tap_size);
+      } else {
+        kernel.pack(weight + (column * n_taps + tap) * c + begin, 1, n_taps * c, count, n_columns, wide,
+                    taps + tap * tap_size);
+      }
+    }
+    const int r_end = static_cast<int>(r);
+    const std::ptrdiff_t point = packed.k * wide;
+    kernels().winograd.filter[form]({.x = taps,
+                                     .stride_h = r * tap_size,
+                                     .stride_w = tap_size,
+                                     .h_begin = 0,
+                                     .h_end = r_end,
+                                     .w_begin = 0,
+                                     .w_end = r_end},
+                                    {.y = packed.panel_data(p) + begin * wide,
+                                     .stride_h = n * point,
+                                     .stride_w = point,
+                                     .h_end = n,
+                                     .w_end = n,
+                                     .holds_vectors = true,
+                                     .bias = nullptr,
+                                     .clamps = false,
+                                     .lo = 0,
+                                     .hi = 0},
+                                    count * wide);
+  };
+  parallel_for(packed.n_panels * parts.n_parts, run, n_workers);
+}
+
+std::shared_ptr<Packed<float>> room_for(int form, std::ptrdiff_t k, std::ptrdiff_t columns) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const int n = kWinogradForm[form].n_filter();
+  return std::make_shared<Packed<float>>(n * n, k + kLinesBetween, columns, kernel.vectors * kernel.width, kernel.width);
+}
+
+}  // namespace
+
 WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::ptrdiff_t o, std::ptrdiff_t c, int form,
                               bool transposes) {
-  const GemmKernels<float>& kernel = kernels().gemm<float>();
   const int r = kWinogradForm[form].r;
-  const int n = kWinogradForm[form].n_filter();
-  const std::ptrdiff_t n_points = static_cast<std::ptrdiff_t>(n) * n;
-  const std::ptrdiff_t k = transposes ? o : c;
-  const std::ptrdiff_t columns = transposes ? c : o;
-  const WinogradTransform transform = kernels().winograd.filter[form];
-  // Tasks are a panel and a part of k: filters are transformed into planes of a worker's own, in L2, from which their lines
-  // go to the panel. (Writing to the panel at once is slower: its points lie a multiple of the cache's ways apart.)
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const std::ptrdiff_t channel_bytes = n_points * panel * static_cast<std::ptrdiff_t>(sizeof(float));
-  const Partition parts(k,
-                        std::clamp(cache_sizes().l2_bytes / 2 / channel_bytes / kLeastPackedChannels * kLeastPackedChannels,
-                                   kLeastPackedChannels, kMostPackedChannels));
-  const std::ptrdiff_t row = round_up(parts.part, kernel.width);  // of planes of columns; else rows are those of the panel
-  const std::ptrdiff_t plane = panel * row + kLine;
-  const int n_workers = thread_count();
-  const Buffer<float> scratch(n_workers * n_points * plane);
-  const auto transform_filter = [&](const float* filter, std::ptrdiff_t channel, std::ptrdiff_t count, float* y) {
-    transform({.x = filter + (transposes ? (r * r - 1) * c : 0) + channel,
-               .stride_h = transposes ? -r * c : r * c,
-               .stride_w = transposes ? -c : c,
-               .h_begin = 0,
-               .h_end = r,
-               .w_begin = 0,
-               .w_end = r},
-              {.y = y,
-               .stride_h = n * plane,
-               .stride_w = plane,
-               .h_end = n,
-               .w_end = n,
-               .holds_vectors = true,
-               .bias = nullptr,
-               .clamps = false,
-               .lo = 0,
-               .hi = 0},
-              count);
-  };
   WinogradFilters filters;
   for (std::ptrdiff_t group = 0; group < groups; ++group) {
-    const float* const of_group = weight + group * o * r * r * c;
-    const auto packed = std::make_shared<Packed<float>>(n_points, k, columns, panel, kernel.width);
-    std::vector<char> finite(static_cast<std::size_t>(packed->n_panels * parts.n_parts), 1);
-    const auto run = [&](std::ptrdiff_t task, int worker) {
-      const std::ptrdiff_t p = task / parts.n_parts;
-      const std::ptrdiff_t begin = parts.begin(task % parts.n_parts);
-      const std::ptrdiff_t count = parts.end(task % parts.n_parts) - begin;
-      const std::ptrdiff_t wide = packed->panel_columns(p);
-      const std::ptrdiff_t n_columns = std::min(columns - p * panel, panel);
-      float* const out = packed->panel_data(p) + begin * wide;
-      float* const planes = scratch.data() + worker * n_points * plane;
-      if (transposes) {
-        for (std::ptrdiff_t i = 0; i < count; ++i) {
-          transform_filter(of_group + (begin + i) * r * r * c, p * panel, n_columns, planes + i * wide);
-        }
-      } else {
-        for (std::ptrdiff_t i = 0; i < n_columns; ++i) {
-          transform_filter(of_group + (p * panel + i) * r * r * c, begin, count, planes + i * row);
-        }
-      }
-      for (std::ptrdiff_t point = 0; point < n_points; ++point) {
-        const float* const from = planes + point * plane;
-        float* const to = out + point * k * wide;
-        if (!(transposes ? kernel.pack(from, wide, 1, count, n_columns, wide, to)
-                         : kernel.pack(from, 1, row, count, n_columns, wide, to))) {
-          finite[static_cast<std::size_t>(task)] = 0;
-        }
-      }
-    };
-    parallel_for(packed->n_panels * parts.n_parts, run, n_workers);
-    packed->is_finite = std::find(finite.begin(), finite.end(), 0) == finite.end();
+    const auto packed = room_for(form, transposes ? o : c, transposes ? c : o);
+    pack_filters(weight + group * o * r * r * c, c, form, transposes, 0, *packed);
     filters.push_back(packed);
   }
   return filters;
@@ -538,7 +543,7 @@ void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filte
   }
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
   if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes * kWinogradForm[grid.form].stride) {
-    forward_by_phases(grid, x, filters, y, tail);
+    forward_by_phases(grid, x, y, tail, [&](const auto& f) { f(filters, 0); });
   } else {
     forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, n_blocks));
   }
@@ -756,6 +761,31 @@ void winograd_forward(ConvPass pass, const WinogradImages& x, const WinogradFilt
                    Filters(filters).subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
                    slice(y, begin, end, groups), own);
   }
+}
+
+bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weight, const WinogradImages& y,
+                       std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
+  const TileGrid grid(pass, form, n, y.h, y.w, pad_h, pad_w);
+  const std::ptrdiff_t panel = kernels().gemm<float>().vectors * kernels().gemm<float>().width;
+  const std::ptrdiff_t panel_bytes = grid.n_filters() * x.c * panel * static_cast<std::ptrdiff_t>(sizeof(float));
+  const Partition chunks(ceil_div(y.c, panel), std::max<std::ptrdiff_t>(1, kOnceBytes / panel_bytes));
+  // Each chunk reads all transformed tiles.
+  if (chunks.n_parts == 1 || grid.n_tiles * grid.n_points() > y.c * grid.n_filters()) {
+    return false;
+  }
+  const auto room = room_for(form, x.c, std::min(chunks.part * panel, y.c));
+  const bool transposes = pass == ConvPass::grad_input;
+  forward_by_phases(grid, x, y, tail, [&](const auto& f) {
+    for (std::ptrdiff_t i = 0; i < chunks.n_parts; ++i) {
+      const std::ptrdiff_t first = chunks.begin(i) * panel;
+      const std::ptrdiff_t columns = std::min(chunks.end(i) * panel, y.c) - first;
+      const auto packed = columns == room->columns ? room : room_for(form, x.c, columns);
+      pack_filters(weight, transposes ? y.c : x.c, form, transposes, first, *packed);
+      const std::shared_ptr<const Packed<float>> made[] = {packed};
+      f(Filters(made), first);
+    }
+  });
+  return true;
 }
 
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,

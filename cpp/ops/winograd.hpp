@@ -33,6 +33,12 @@ using WinogradFilters = std::vector<std::shared_ptr<const Packed<float>>>;
 void winograd_forward(ConvPass pass, const WinogradImages& x, const WinogradFilters& filters, const WinogradImages& y,
                       std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail);
 
+// As winograd_forward of one group whose filters serve once: they are transformed some panels at a time, just before
+// products read them. Returns false, having done nothing, where that would not pay: few filters, or more tiles than filters.
+[[nodiscard]] bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weight, const WinogradImages& y,
+                                     std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form,
+                                     const GemmTail& tail);
+
 // grad_weight (groups·O, r, r, C) dense = Σ over images and pixels of grad_y ⊗ x.
 void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight, std::ptrdiff_t n,
                           std::ptrdiff_t groups, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form);

@@ -155,7 +155,7 @@ def test_bound_of_winograd(m: int, kernel: int, stride: int, data: st.DataObject
     assert_in_bounds(data.draw(layers(kernel, stride)), m, seed)
 
 
-#: Ways through the code: by blocks and by phases of tiles, sums in parts and by points.
+#: Ways through the code: by blocks and by phases of tiles, filters whole and some at a time, sums in parts and by points.
 LARGE = (
     Layer(3, 32, 32, 36, 36),
     Layer(2, 130, 70, 13, 9),
@@ -163,6 +163,7 @@ LARGE = (
     Layer(17, 40, 24, 28, 28),
     Layer(2, 160, 320, 14, 14, groups=10),
     Layer(1, 144, 210, 9, 7, groups=2),
+    Layer(1, 260, 284, 7, 8),
 )
 
 
@@ -197,6 +198,20 @@ def test_threads_change_no_bit_of_winograd(m: int, kernel: int, stride: int, lay
         with striate.threads(n_threads):
             seen.append([a.tobytes() for a in run(layer, arrays, f"winograd{m}")])
     assert all(bits == seen[0] for bits in seen)
+
+
+@pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
+def test_filters_that_serve_once_give_the_bits_of_those_that_stay(m: int, kernel: int, stride: int) -> None:
+    x, weight, _, grad_y = (
+        striate.tensor(a.astype(np.float32)) for a in replace(LARGE[-1], kernel=kernel, stride=stride).draw(0)
+    )
+    seen = []
+    with striate.machine.algorithm(f"winograd{m}"):
+        for _ in range(3):  # kept from the second on
+            y = striate.ops.conv2d(x, weight, stride=stride, padding=1)
+            back = striate.ops.conv_transpose2d(grad_y, weight, stride=stride, padding=1)
+            seen.append(y.numpy().tobytes() + back.numpy().tobytes())
+    assert seen[1:] == seen[:1] * 2
 
 
 def test_winograd_of_two_is_exact_on_integers() -> None:
