@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::ptrdiff_t kLeastSuperBlockBytes = 4 << 20;
 constexpr std::ptrdiff_t kRowBlock = 256;          // tiles that a weight gradient sums in one chain
+constexpr std::ptrdiff_t kChunkBytes = 4 << 20;    // of sums, that are finished at a time
+constexpr std::ptrdiff_t kFilterRows = 96;         // of a point's sums, that are a task
 constexpr std::ptrdiff_t kMostParts = 16;          // of a weight gradient's sum
 constexpr std::ptrdiff_t kOuterChannels = 32;      // of the groups that a weight gradient's task takes
 constexpr std::ptrdiff_t kMostOuterChannels = 64;  // of a group; larger ones are cut by tiles
@@ -71,9 +73,8 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t v_row = row_stride(c, width);
   const std::ptrdiff_t z_row = row_stride(o, width);
   const std::ptrdiff_t u_row = round_up(c, width);
-  const std::ptrdiff_t u_plane = plane_stride(o, u_row);
   const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
-  const std::ptrdiff_t sum_bytes = bytes(n_filters * u_plane);
+  const std::ptrdiff_t sum_bytes = bytes(n_filters * plane_stride(o, u_row));
   const std::ptrdiff_t tile_bytes = bytes(n_points * (v_row + z_row));
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   // Parts of the sum, each with its own accumulators, while those cost less traffic than the tiles would.
@@ -90,6 +91,11 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       std::clamp<std::ptrdiff_t>(by_parts ? l2 / 2 / tile_bytes : super_bytes / tile_bytes, 16, by_parts ? 256 : 1 << 20);
   n_parts = by_parts ? n_parts : 1;
   const std::ptrdiff_t block = std::min(fit, ceil_div(grid.n_tiles, n_parts));
+  // Sums of all tiles at once are finished some filters at a time, while they are in the caches.
+  const std::ptrdiff_t step = std::max<std::ptrdiff_t>(tile_rows, kFilterRows / tile_rows * tile_rows);
+  const bool by_chunks = !by_parts && block == grid.n_tiles;
+  const Partition chunks(o, by_chunks ? std::max(step, kChunkBytes * o / sum_bytes / step * step) : o);
+  const std::ptrdiff_t u_plane = plane_stride(std::min(chunks.part, o), u_row);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
   const std::ptrdiff_t z_plane = plane_stride(block, z_row);
   const int n_workers = by_parts ? thread_count() : 1;
@@ -128,6 +134,26 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       of_grad.turn();
     });
   };
+  // The sums of filters [begin, end), of which u begins with `first`, become gradients.
+  const auto finish = [&](std::ptrdiff_t first, std::ptrdiff_t end) {
+    const Partition filters(end - first, std::max<std::ptrdiff_t>(1, 4096 / c));
+    parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
+      const Planes total = sum_of(0);
+      const std::ptrdiff_t begin = filters.begin(task);
+      const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
+      for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
+        const Planes other = sum_of(part);
+        for (std::ptrdiff_t filter = 0; filter < n_filters; ++filter) {
+          float* const to = total.data + filter * u_plane + begin * u_row;
+          const float* const from = other.data + filter * u_plane + begin * u_row;
+          for (std::ptrdiff_t i = 0; i < length; ++i) {
+            to[i] += from[i];
+          }
+        }
+      }
+      to_filters(grid, total, begin, filters.end(task), c, grad_weight + first * grid.r * grid.r * c);
+    });
+  };
   if (by_parts) {
     const auto run = [&](std::ptrdiff_t part, int worker) {
       const Planes u = sum_of(part);
@@ -145,9 +171,8 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       }
     };
     parallel_for(n_parts, run, n_workers);
+    finish(0, o);
   } else {
-    const Planes u = sum_of(0);
-    const Partition filters(o, std::max<std::ptrdiff_t>(tile_rows, 96 / tile_rows * tile_rows));
     for (std::ptrdiff_t first = 0; first < grid.n_tiles; first += block) {
       const std::ptrdiff_t count = std::min(block, grid.n_tiles - first);
       const Partition tiles(count, std::max<std::ptrdiff_t>(1, 2048 / c));
@@ -156,45 +181,38 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
         to_planes(grid.input, grid, x, true, first + begin, tiles.end(task) - begin, v_of(0), begin);
         to_planes(grad_output, grid, grad_y, false, first + begin, tiles.end(task) - begin, z_of(0), begin);
       });
-      // Those of most points first: the last tasks, which workers share, are small.
-      parallel_for(n_filters * filters.n_parts, [&](std::ptrdiff_t task) {
-        const std::ptrdiff_t filter = n_filters - 1 - task / filters.n_parts;
-        const std::ptrdiff_t begin = filters.begin(task % filters.n_parts);
-        const std::ptrdiff_t end = filters.end(task % filters.n_parts);
-        for (std::ptrdiff_t row = 0; row < count; row += kRowBlock) {
-          Planes v = v_of(0);
-          Planes z = z_of(0);
-          v.data += row * v.row;
-          z.data += row * z.row;
-          // Each call asks for a share of the next block.
-          const std::ptrdiff_t n_row_blocks = ceil_div(count, kRowBlock);
-          const Partition next(block, ceil_div(block, n_filters * filters.n_parts * n_row_blocks));
-          const std::ptrdiff_t share = task * n_row_blocks + row / kRowBlock;
-          const std::ptrdiff_t at = std::min(next.begin(share), block);
-          asking_for(first + block + at, next.end(share) - at, end - begin, grid.count_points(filter), [&](const auto& ask) {
-            accumulate(grid, z, v, filter, std::min(kRowBlock, count - row), begin, end, 0, c, u, first + row > 0, ask);
-          });
-        }
-      });
-    }
-  }
-  const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
-  parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
-    const Planes total = sum_of(0);
-    const std::ptrdiff_t begin = filters.begin(task);
-    const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
-    for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
-      const Planes other = sum_of(part);
-      for (std::ptrdiff_t filter = 0; filter < n_filters; ++filter) {
-        float* const to = total.data + filter * u_plane + begin * u_row;
-        const float* const from = other.data + filter * u_plane + begin * u_row;
-        for (std::ptrdiff_t i = 0; i < length; ++i) {
-          to[i] += from[i];
+      for (std::ptrdiff_t chunk = 0; chunk < chunks.n_parts; ++chunk) {
+        Planes u = sum_of(0);
+        u.data -= chunks.begin(chunk) * u.row;
+        const Partition filters(chunks.end(chunk) - chunks.begin(chunk), step);
+        // Those of most points first: the last tasks, which workers share, are small.
+        parallel_for(n_filters * filters.n_parts, [&](std::ptrdiff_t task) {
+          const std::ptrdiff_t filter = n_filters - 1 - task / filters.n_parts;
+          const std::ptrdiff_t begin = chunks.begin(chunk) + filters.begin(task % filters.n_parts);
+          const std::ptrdiff_t end = chunks.begin(chunk) + filters.end(task % filters.n_parts);
+          for (std::ptrdiff_t row = 0; row < count; row += kRowBlock) {
+            Planes v = v_of(0);
+            Planes z = z_of(0);
+            v.data += row * v.row;
+            z.data += row * z.row;
+            // Each call asks for a share of the next block.
+            const std::ptrdiff_t n_row_blocks = ceil_div(count, kRowBlock);
+            const Partition next(block, ceil_div(block, n_filters * filters.n_parts * n_row_blocks));
+            const std::ptrdiff_t share = task * n_row_blocks + row / kRowBlock;
+            const std::ptrdiff_t at = std::min(next.begin(share), block);
+            asking_for(first + block + at, next.end(share) - at, end - begin, grid.count_points(filter),
+                       [&](const auto& ask) {
+                         accumulate(grid, z, v, filter, std::min(kRowBlock, count - row), begin, end, 0, c, u,
+                                    first + row > 0, ask);
+                       });
+          }
+        });
+        if (first + count == grid.n_tiles) {
+          finish(chunks.begin(chunk), chunks.end(chunk));
         }
       }
     }
-    to_filters(grid, total, begin, filters.end(task), c, grad_weight);
-  });
+  }
 }
 
 // Groups are tasks: each sums over all tiles, block by block, in L2.
