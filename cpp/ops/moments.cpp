@@ -268,9 +268,11 @@ void RowMoments<T>::add(std::ptrdiff_t begin, std::ptrdiff_t end, std::ptrdiff_t
       kernel.moments(y_ + first * channels_ + c, channels_, rows, n, mean, m2);
       first += rows;
     }
-    if (first < end) {
-      kernel.moments_about(y_ + first * channels_ + c, channels_, end - first, n, mean, block, block + n);
-      kernel.merge(mean, m2, first - part * rows_each_, block, block + n, end - first, n);
+    while (first < end) {  // a long sum of squares far from the first mean would round too often
+      const std::ptrdiff_t rows = std::min(end - first, std::max(kFirstRows, kBlock / n));
+      kernel.moments_about(y_ + first * channels_ + c, channels_, rows, n, mean, block, block + n);
+      kernel.merge(mean, m2, first - part * rows_each_, block, block + n, rows, n);
+      first += rows;
     }
   }
 }

@@ -100,8 +100,9 @@ std::ptrdiff_t count_panels(Filters filters) { return static_cast<std::ptrdiff_t
 // Blocks of tiles, each from pixels to pixels in one core's L2. Products ask for what the block writes, and for what the
 // next one reads, which mostly is the same worker's. (Zen 4, AVX2, two threads: 64 channels at 56×56, 32×32 and 128×128 0.87
 // to 0.92 of the time, 32 at 256×256 0.93, 128 at 28×28 and 64×64 0.95; what is read alone 0.90, 0.94, 0.95.)
+// `sums`, which may be null, are told of blocks of whole lines of tiles.
 void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
-                       const GemmTail& tail, std::ptrdiff_t block) {
+                       const GemmTail& tail, std::ptrdiff_t block, RowSums* sums) {
   const std::ptrdiff_t v_row = row_stride(x.c, filters[0]->width);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
   const std::ptrdiff_t m_row = row_stride(y.c, filters[0]->width);
@@ -138,6 +139,10 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
       multiply_all([](std::ptrdiff_t) {});
     }
     to_images(grid, products, y, first, count, 0, tail);
+    if (sums != nullptr) {
+      const std::ptrdiff_t line = grid.out_step * y.w;
+      sums->add(first / grid.columns * line, (first + count) / grid.columns * line, 0, y.c);
+    }
   };
   parallel_for(blocks.n_parts, run, n_workers);
 }
@@ -263,6 +268,13 @@ WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::p
 
 namespace {
 
+// Whether lines of tiles are lines of the whole result, one after another.
+bool makes_result(const TileGrid& grid, const WinogradImages& y, const GemmTail& tail) {
+  return grid.rows * grid.out_step == y.h && y.stride_w == y.c && y.stride_h == y.w * y.c &&
+         y.stride_n == y.h * y.stride_h && y.data == tail.result->data<float>() &&
+         tail.result->size() == grid.n_images() * y.stride_n;
+}
+
 void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
                     const GemmTail& tail) {
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
@@ -287,7 +299,16 @@ void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filte
   if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes * kWinogradForm[grid.form].stride) {
     forward_by_phases(grid, x, y, tail, [&](const auto& f) { f(filters, 0); });
   } else {
-    forward_by_blocks(grid, x, filters, y, tail, ceil_div(grid.n_tiles, n_blocks));
+    block = ceil_div(grid.n_tiles, n_blocks);
+    // Pixels that somebody sums are made in whole lines of tiles, where L2 holds as many.
+    const std::ptrdiff_t lines = std::max<std::ptrdiff_t>(1, block / grid.columns);
+    RowSums* sums = nullptr;
+    if (tail.sums != nullptr && lines * grid.columns <= std::max(block, fit) && makes_result(grid, y, tail) &&
+        tail.sums->start(*tail.result, lines * grid.out_step * y.w)) {
+      block = lines * grid.columns;
+      sums = tail.sums;
+    }
+    forward_by_blocks(grid, x, filters, y, tail, block, sums);
   }
 }
 

@@ -8,8 +8,8 @@ import pytest
 import striate
 from striate import nn, train
 
-#: Whose rows tell of themselves: a product, one with several blocks of columns, strides, channels of their own; and whose do
-#: not: few channels, groups, Winograd.
+#: Whose rows tell of themselves: a product, one with several blocks of columns, strides, channels of their own, whole lines of
+#: Winograd's tiles; and whose do not: few channels, groups, lines of tiles that hang over the edge.
 CONVOLUTIONS = {
     "pointwise": lambda: nn.Conv2d(24, 48, 1, bias=False),
     "wide": lambda: nn.Conv2d(24, 600, 1, bias=False),
@@ -19,6 +19,8 @@ CONVOLUTIONS = {
     "few": lambda: nn.Conv2d(24, 8, 1, bias=False),
     "grouped": lambda: nn.Conv2d(24, 48, 3, padding=1, groups=2, bias=False),
     "winograd": lambda: nn.Conv2d(24, 64, 3, padding=1),
+    "winograd of four": lambda: nn.Conv2d(24, 64, 3, padding=2),
+    "winograd4 over the edge": lambda: nn.Conv2d(24, 64, 3, padding=1),
     "strided winograd": lambda: nn.Conv2d(24, 64, 3, stride=2, padding=1),
 }
 
@@ -37,6 +39,11 @@ def images(channels: int, kind: str) -> np.ndarray:
 
 def statistics(name: str, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """The mean and variance that a recorded step leaves, and the convolution's result."""
+    with striate.machine.algorithm("winograd4" if name.startswith("winograd4") else "auto"):
+        return chosen_statistics(name, x)
+
+
+def chosen_statistics(name: str, x: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     striate.manual_seed(0)
     conv = CONVOLUTIONS[name]()
     norm = nn.BatchNorm2d(conv.out_channels, momentum=1.0)
