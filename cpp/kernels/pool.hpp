@@ -26,6 +26,12 @@ using SelectRow = void (*)(const T* const* x,      // [n_taps] pointers to n pix
                            std::ptrdiff_t index_step, std::ptrdiff_t n, std::ptrdiff_t channels, T* y, std::ptrdiff_t y_step,
                            bool continues);
 
+// Windows that follow one another and share nothing: pixel q of line p of window j, y[p][(j·n_columns + q)·channels + c], is
+// g[j][c] where index[j][c] = p·n_columns + q, else 0.
+template <class T, class I>
+using SpreadRow = void (*)(const T* g, std::ptrdiff_t g_step, const I* index, std::ptrdiff_t index_step, std::ptrdiff_t n,
+                           std::ptrdiff_t channels, T* const* y, std::ptrdiff_t n_lines, std::ptrdiff_t n_columns);
+
 // y[j][c] = scale · Σ_t x[t][j][c], in order of t; with `continues` the sum starts at y.
 template <class T>
 using SumRow = void (*)(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t x_step, std::ptrdiff_t n,
@@ -38,6 +44,8 @@ struct PoolKernels {
   MaxRow<T, std::int32_t> max_i32;
   SelectRow<T, std::uint8_t> select_u8;
   SelectRow<T, std::int32_t> select_i32;
+  SpreadRow<T, std::uint8_t> spread_u8;
+  SpreadRow<T, std::int32_t> spread_i32;
   SumRow<T> sum;
 };
 

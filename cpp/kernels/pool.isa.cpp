@@ -282,6 +282,53 @@ void select_row(const T* const* x, const I* const* index, const std::int32_t* la
   }
 }
 
+// A vector of a window, `offset` from the beginnings of its lines; unless kWhole, `left` lanes of it. Sums begin with 0, as
+// those of select_row do: what is −0 becomes 0.
+template <class T, bool kWhole>
+STRIATE_INLINE void spread_vector(Vec<T> g, Mask<T> taken, T* const* y, std::ptrdiff_t offset, std::ptrdiff_t n_lines,
+                                  std::ptrdiff_t n_columns, std::ptrdiff_t channels, std::ptrdiff_t left) {
+  Mask<T> label{};
+  for (std::ptrdiff_t p = 0; p < n_lines; ++p) {
+    T* out = y[p] + offset;
+    for (std::ptrdiff_t q = 0; q < n_columns; ++q, out += channels, label += broadcast_index<T>(1)) {
+      const Vec<T> value = Vec<T>{} + (Vec<T>)((Mask<T>)g & (taken == label));
+      if (kWhole) {
+        store(out, value);
+      } else {
+        store_partial(out, value, left);
+      }
+    }
+  }
+}
+
+// Contract: SpreadRow in pool.hpp.
+template <class T, class I>
+void spread_row(const T* g, std::ptrdiff_t g_step, const I* index, std::ptrdiff_t index_step, std::ptrdiff_t n,
+                std::ptrdiff_t channels, T* const* y, std::ptrdiff_t n_lines, std::ptrdiff_t n_columns) {
+  constexpr int W = kWidth<T>;
+  const std::ptrdiff_t window = n_columns * channels;
+  // Whole vectors of few channels: what they write beyond a pixel, the next one overwrites.
+  const std::ptrdiff_t n_read = wide_pixels(W, g_step < index_step ? g_step : index_step, n, channels);
+  const std::ptrdiff_t n_written = wide_pixels(W, window, n, channels);
+  const std::ptrdiff_t n_wide = n_read < n_written ? n_read : n_written;
+  for (std::ptrdiff_t j = 0; j < n; ++j, g += g_step, index += index_step) {
+    if (j < n_wide) {
+      spread_vector<T, true>(load(g), load_index<T, I>(index), y, j * window, n_lines, n_columns, channels, W);
+    } else if (channels >= W) {
+      for (std::ptrdiff_t first = 0; first < channels; first += W) {
+        const std::ptrdiff_t c = first + W <= channels ? first : channels - W;
+        spread_vector<T, true>(load(g + c), load_index<T, I>(index + c), y, j * window + c, n_lines, n_columns, channels, W);
+      }
+    } else {
+      Mask<T> taken{};
+      for (std::ptrdiff_t i = 0; i < channels; ++i) {
+        taken[i] = static_cast<std::int32_t>(index[i]);
+      }
+      spread_vector<T, false>(load_partial(g, channels), taken, y, j * window, n_lines, n_columns, channels, channels);
+    }
+  }
+}
+
 template <class T, int NV>
 STRIATE_INLINE void sum_block(const T* const* x, std::ptrdiff_t n_taps, std::ptrdiff_t offset, T scale, T* y,
                               bool continues) {
@@ -343,6 +390,8 @@ void fill(PoolKernels<T>& table) {
   table.max_i32 = max_row<T, std::int32_t>;
   table.select_u8 = select_row<T, std::uint8_t>;
   table.select_i32 = select_row<T, std::int32_t>;
+  table.spread_u8 = spread_row<T, std::uint8_t>;
+  table.spread_i32 = spread_row<T, std::int32_t>;
   table.sum = sum_row<T>;
 }
 

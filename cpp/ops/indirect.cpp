@@ -242,22 +242,27 @@ std::ptrdiff_t tile_rows(const GemmKernels<T>& kernel, const Packed<T>& b) {
   return b.columns <= b.width ? kernel.narrow_rows : kernel.rows;
 }
 
-// Whether rows are evenly spaced along lines whose last tile costs less than strips save: about four values of k a tile.
-// Where lines have edges, whose few rows go by themselves, only long ones are worth it.
+// Whether rows are evenly spaced along lines whose last tile costs less than strips save: about four values of k a tile, and
+// the taps that lie outside for a whole line. Where lines have edges, whose few rows go by themselves, only long ones are
+// worth it.
 template <class T>
 bool goes_by_strips(const Task<T>& task, std::ptrdiff_t tile_rows) {
-  constexpr std::ptrdiff_t kSaved = 4;
+  constexpr double kSaved = 4;
   constexpr std::ptrdiff_t kLongLine = 8;  // tiles
   const Packed<T>& b = *task.gemm.b;
   if (b.n_taps > 1 && 2 * b.columns <= b.width) {
     return false;  // strips of several taps have no kernel of half vectors
   }
   const auto [begin, end] = task.pointers.inner();
-  if (task.pointers.is_padded()) {
-    return b.is_finite && end - begin >= kLongLine * tile_rows;
+  if (task.pointers.is_padded() && !b.is_finite) {
+    return false;
   }
-  const std::ptrdiff_t k = b.n_taps * b.k;
-  return round_up(end, tile_rows) * k <= end * (k + kSaved);
+  if (end - begin < task.gemm.a.grid[2]) {
+    return end - begin >= kLongLine * tile_rows;
+  }
+  const auto k = static_cast<double>(b.n_taps * b.k);
+  return static_cast<double>(round_up(end, tile_rows)) * k * task.pointers.share_inside() <=
+         static_cast<double>(end) * (k + kSaved);
 }
 
 template <class T>

@@ -1,6 +1,10 @@
 // Max pooling: y[n,c,i] = max over the taps inside the image of x[n,c, i·s + p·d − pad]. NaN wins, of equal values the
 // first.
+#include <algorithm>
+
 #include "kernels/table.hpp"
+#include "machine/threads.hpp"
+#include "ops/map.hpp"
 #include "ops/pool.hpp"
 
 namespace striate {
@@ -86,6 +90,68 @@ void select(const char* op, const GatherPlan& plan, const Array& x, const Array&
   });
 }
 
+// Whether windows follow one another and share nothing: window i reads the sources from i · n_taps on.
+bool are_tiles(const AxisMap& map) {
+  for (std::ptrdiff_t i = 0; i < map.n_targets(); ++i) {
+    const std::span<const AxisMap::Entry> entries = map.at(i);
+    if (static_cast<std::ptrdiff_t>(entries.size()) != map.n_taps || entries.front().source != i * map.n_taps ||
+        entries.back().source != (i + 1) * map.n_taps - 1) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// The gradient where windows are tiles: each is written once, from one read of its gradient.
+template <class T, class Index>
+void run_spread(SpreadRow<T, Index> kernel, const GatherPlan& forward, const Array& grad_y, const Array& taps,
+                const Array& grad_x) {
+  const Image source(grad_y);
+  const Image taken(taps);
+  const Image target(grad_x);
+  const AxisMap* const axis = forward.axis;
+  const std::ptrdiff_t line = target.size[2] * target.channels;
+  const std::ptrdiff_t written = axis[2].n_targets() * axis[2].n_taps * target.channels;  // of a line
+  const std::ptrdiff_t n_d = Partition(target.size[0], axis[0].n_taps).n_parts;
+  const std::ptrdiff_t n_h = Partition(target.size[1], axis[1].n_taps).n_parts;
+  constexpr std::ptrdiff_t kValues = 1 << 14;  // of a task
+  const Partition rows(
+      target.n * n_d * n_h,
+      std::max<std::ptrdiff_t>(1, kValues / std::max<std::ptrdiff_t>(1, axis[0].n_taps * axis[1].n_taps * line)));
+  parallel_for(rows.n_parts, [&](std::ptrdiff_t part) {
+    std::vector<T*> y(static_cast<std::size_t>(axis[0].n_taps * axis[1].n_taps));
+    for (std::ptrdiff_t row = rows.begin(part); row < rows.end(part); ++row) {
+      const std::ptrdiff_t h = row % n_h;
+      const std::ptrdiff_t d = row / n_h % n_d;
+      const std::ptrdiff_t image = row / n_h / n_d;
+      const bool has_window = d < axis[0].n_targets() && h < axis[1].n_targets();
+      std::ptrdiff_t n_lines = 0;
+      for (std::ptrdiff_t p = d * axis[0].n_taps; p < std::min((d + 1) * axis[0].n_taps, target.size[0]); ++p) {
+        for (std::ptrdiff_t q = h * axis[1].n_taps; q < std::min((h + 1) * axis[1].n_taps, target.size[1]); ++q) {
+          T* const to = grad_x.data<T>() + target.at(image, p, q, 0);
+          std::fill(to + (has_window ? written : 0), to + line, T(0));
+          y[static_cast<std::size_t>(n_lines++)] = to;
+        }
+      }
+      if (has_window) {
+        kernel(grad_y.data<T>() + source.at(image, d, h, 0), source.stride[2], taps.data<Index>() + taken.at(image, d, h, 0),
+               taken.stride[2], axis[2].n_targets(), target.channels, y.data(), n_lines, axis[2].n_taps);
+      }
+    }
+  });
+}
+
+void spread(const char* op, const GatherPlan& forward, const Array& grad_y, const Array& taps, const Array& grad_x) {
+  dispatch_float(op, grad_y.dtype(), [&](auto zero) {
+    using T = decltype(zero);
+    if (taps.dtype() == DType::uint8) {
+      run_spread<T, std::uint8_t>(kernels().pool<T>().spread_u8, forward, grad_y, taps, grad_x);
+    } else {
+      run_spread<T, std::int32_t>(kernels().pool<T>().spread_i32, forward, grad_y, taps, grad_x);
+    }
+  });
+}
+
 void check_taps(const char* op, const Array& taps, const Extents& y_shape) {
   check(taps.shape() == y_shape && (taps.dtype() == DType::uint8 || taps.dtype() == DType::int32), op,
         ": expected taps of shape ", y_shape, " and dtype uint8 or int32, got ", taps.shape(), " of ",
@@ -132,7 +198,12 @@ Array max_pool_grad(const char* op, const Array& grad_y, const Array& taps, cons
         "; pass the gradient of this pooling's result");
   check_taps(op, taps, maps.y_shape);
   const Array grad_x = Array::empty(grad_y.dtype(), x_shape, Layout::channels_last);
-  select(op, maps.backward(), unit_channels(grad_y), taps, false, grad_x);
+  const AxisMap* const axis = maps.forward.axis;
+  if (std::all_of(axis, axis + 3, are_tiles)) {
+    spread(op, maps.forward, unit_channels(grad_y), taps, grad_x);
+  } else {
+    select(op, maps.backward(), unit_channels(grad_y), taps, false, grad_x);
+  }
   return grad_x;
 }
 

@@ -68,6 +68,20 @@ class Pointers {
   };
   [[nodiscard]] Range inner() const { return inner_; }
 
+  // How many of the taps are inside for a whole line, on average over lines. Where all of them are flat.
+  [[nodiscard]] double share_inside() const {
+    if (!is_padded_) {
+      return 1;
+    }
+    double n_inside = 0;
+    for (const std::uint64_t inside : inside_[1]) {
+      for (std::size_t t = 0; t < offset_.size(); ++t) {
+        n_inside += (inside >> t & 1U) != 0 ? 1 : 0;
+      }
+    }
+    return n_inside / static_cast<double>(inside_[1].size() * offset_.size());
+  }
+
   // What those positions of a line read: taps from `first` on, at these offsets, of which each stands for `run` neighbours.
   struct LineTaps {
     std::ptrdiff_t first;

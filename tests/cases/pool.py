@@ -94,6 +94,11 @@ CASES = (
     max_pool_case("stride-over-kernel", (2, 1, 9, 9), kernel_size=2, stride=4),
     max_pool_case("indices", (2, 9, 6, 7), kernel_size=3, stride=2, padding=1, return_indices=True),
     max_pool_case("one-pixel", (2, 1, 1, 1), kernel_size=1),
+    # Windows that share nothing: few channels, whole vectors and an odd end, pixels that no window reads, many taps.
+    max_pool_case("tiles-few-channels", (2, 6, 8, 10), kernel_size=2),
+    max_pool_case("tiles-odd", (2, 37, 9, 7), kernel_size=(2, 3)),
+    max_pool_case("tiles-many-taps", (1, 3, 18, 35), kernel_size=17),
+    max_pool_case("tiles", (2, 5, 5, 6, 7), kernel_size=2),
     max_pool_case("large", (4, 48, 28, 28), kernel_size=3, stride=2, padding=1, large=True),
     max_pool_case("3", (2, 16, 15), kernel_size=3, stride=2, padding=1),
     max_pool_case("ceil-dilated", (1, 5, 16), kernel_size=3, stride=2, dilation=2, ceil_mode=True),
