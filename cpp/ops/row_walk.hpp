@@ -84,10 +84,10 @@ class Pointers {
 
   // What those positions of a line read: taps from `first` on, at these offsets, of which each stands for `run` neighbours.
   struct LineTaps {
-    std::ptrdiff_t first;
-    std::ptrdiff_t n;
-    int run;
-    const std::ptrdiff_t* offsets;
+    std::ptrdiff_t first = 0;
+    std::ptrdiff_t n = 0;
+    int run = 0;
+    const std::ptrdiff_t* offsets = nullptr;
   };
   [[nodiscard]] LineTaps taps_of_line(const Position& at) const {
     const auto n_taps = static_cast<std::ptrdiff_t>(offset_.size());
