@@ -169,6 +169,14 @@ bool goes_by_lines(const ConvGeometry& geometry) {
              round_up(width.kernel * geometry.c, lane) * width.out * width.stride;
 }
 
+// Whether the parts of a line of grad_x that the kernel's lines give follow one another and share nothing: then the phases
+// along the width are one product, which reads grad_y once.
+bool joins_lines(const Array& grad_x, const ConvGeometry& geometry) {
+  const WindowAxis& width = geometry.window.axis[2];
+  return geometry.groups == 1 && width.kernel > 1 && width.kernel == width.stride && width.dilation == 1 &&
+         width.pad_begin == 0 && width.in == width.out * width.stride && spatial_strides(grad_x)[2] == geometry.c;
+}
+
 // The data gradient, and the transposed convolution: a product for each phase.
 template <class T>
 void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_x, const GemmTail& tail,
@@ -181,8 +189,14 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     return;
   }
   const Window& window = geometry.window;
-  const std::vector<Phase> phases = make_phases(window, false);
-  const auto packed = pack_phases<T>(weight, phases, geometry, geometry.c);
+  const bool joins = joins_lines(grad_x, geometry);
+  const std::ptrdiff_t n_joined = joins ? window.axis[2].kernel : 1;  // pixels of a row of a product
+  const std::vector<Phase> phases = make_phases(window, joins);
+  const auto packed = pack_phases<T>(weight, phases, geometry, n_joined * geometry.c);
+  const Buffer<T> biases(joins ? n_joined * geometry.c : 0);
+  for (std::ptrdiff_t i = 0; joins && tail.bias != nullptr && i < n_joined; ++i) {
+    std::copy_n(static_cast<const T*>(tail.bias), geometry.c, biases.data() + i * geometry.c);
+  }
   const bool is_zero_without_taps = tail.bias == nullptr && !tail.clamps && !tail.adds;
   if (is_zero_without_taps && std::any_of(phases.begin(), phases.end(), [](const Phase& p) { return p.taps.empty(); })) {
     fill_zero(grad_x);
@@ -199,7 +213,7 @@ void run_grad_input(const Array& grad_y, const Array& weight, const Array& grad_
     for (std::ptrdiff_t g = 0; g < geometry.groups; ++g) {
       GemmTail group_tail = tail;
       if (tail.bias != nullptr) {
-        group_tail.bias = static_cast<const T*>(tail.bias) + g * geometry.c;
+        group_tail.bias = joins ? biases.data() : static_cast<const T*>(tail.bias) + g * geometry.c;
       }
       products.push_back({.a = {.x = grad_y.data<T>() + g * geometry.o,
                                 .stride_n = grad_y.stride(0),

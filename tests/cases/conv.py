@@ -203,6 +203,11 @@ CASES = (
     conv_transpose_case(
         "uneven", (1, 4, 4, 3), (4, 3, 2, 3), stride=(3, 2), padding=(0, 1), output_padding=(2, 0), dilation=(1, 2)
     ),
+    # Kernels that meet nowhere: lines of the result are lines of a product, or are not, for a pixel behind them.
+    conv_transpose_case("2x2-stride2", (2, 9, 5, 6), (9, 18, 2, 2), stride=2),
+    conv_transpose_case("2x2-stride2-and-a-pixel", (2, 9, 5, 6), (9, 18, 2, 2), stride=2, output_padding=1),
+    conv_transpose_case("2x4-stride1-4", (1, 16, 4, 7), (16, 12, 2, 4), stride=(1, 4), bias=False),
+    conv_transpose_case("3-stride3", (2, 8, 9), (8, 16, 3), stride=3),
     conv_transpose_case("groups", (2, 6, 4, 4), (6, 5, 3, 3), stride=2, groups=2, bias=False),
     conv_transpose_case("depthwise", (1, 9, 5, 5), (9, 1, 4, 4), stride=2, padding=1, groups=9),
     conv_transpose_case("stride-over-kernel", (1, 3, 3, 4), (3, 4, 2, 2), stride=3),
