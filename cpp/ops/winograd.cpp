@@ -338,8 +338,10 @@ bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weig
   const std::ptrdiff_t panel = kernels().gemm<float>().vectors * kernels().gemm<float>().width;
   const std::ptrdiff_t panel_bytes = grid.n_filters() * x.c * panel * static_cast<std::ptrdiff_t>(sizeof(float));
   const Partition chunks(ceil_div(y.c, panel), std::max<std::ptrdiff_t>(1, kOnceBytes / panel_bytes));
-  // Each chunk reads all transformed tiles.
-  if (chunks.n_parts == 1 || grid.n_tiles * grid.n_points() > y.c * grid.n_filters()) {
+  // Each chunk reads all transformed tiles, which are there at once.
+  const std::ptrdiff_t n_rows = grid.n_tiles * grid.n_points();
+  if (chunks.n_parts == 1 || n_rows > y.c * grid.n_filters() ||
+      n_rows * (x.c + y.c) * static_cast<std::ptrdiff_t>(sizeof(float)) > kSuperBlockBytes) {
     return false;
   }
   const auto room = room_for(form, x.c, std::min(chunks.part * panel, y.c));

@@ -134,7 +134,7 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       of_grad.turn();
     });
   };
-  // The sums of filters [begin, end), of which u begins with `first`, become gradients.
+  // The sums, of filters [first, end), become gradients.
   const auto finish = [&](std::ptrdiff_t first, std::ptrdiff_t end) {
     const Partition filters(end - first, std::max<std::ptrdiff_t>(1, 4096 / c));
     parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
@@ -182,19 +182,17 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
         to_planes(grad_output, grid, grad_y, false, first + begin, tiles.end(task) - begin, z_of(0), begin);
       });
       for (std::ptrdiff_t chunk = 0; chunk < chunks.n_parts; ++chunk) {
-        Planes u = sum_of(0);
-        u.data -= chunks.begin(chunk) * u.row;
         const Partition filters(chunks.end(chunk) - chunks.begin(chunk), step);
         // Those of most points first: the last tasks, which workers share, are small.
         parallel_for(n_filters * filters.n_parts, [&](std::ptrdiff_t task) {
           const std::ptrdiff_t filter = n_filters - 1 - task / filters.n_parts;
-          const std::ptrdiff_t begin = chunks.begin(chunk) + filters.begin(task % filters.n_parts);
-          const std::ptrdiff_t end = chunks.begin(chunk) + filters.end(task % filters.n_parts);
+          const std::ptrdiff_t begin = filters.begin(task % filters.n_parts);
+          const std::ptrdiff_t end = filters.end(task % filters.n_parts);
           for (std::ptrdiff_t row = 0; row < count; row += kRowBlock) {
             Planes v = v_of(0);
             Planes z = z_of(0);
             v.data += row * v.row;
-            z.data += row * z.row;
+            z.data += row * z.row + chunks.begin(chunk);
             // Each call asks for a share of the next block.
             const std::ptrdiff_t n_row_blocks = ceil_div(count, kRowBlock);
             const Partition next(block, ceil_div(block, n_filters * filters.n_parts * n_row_blocks));
@@ -202,7 +200,7 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
             const std::ptrdiff_t at = std::min(next.begin(share), block);
             asking_for(first + block + at, next.end(share) - at, end - begin, grid.count_points(filter),
                        [&](const auto& ask) {
-                         accumulate(grid, z, v, filter, std::min(kRowBlock, count - row), begin, end, 0, c, u,
+                         accumulate(grid, z, v, filter, std::min(kRowBlock, count - row), begin, end, 0, c, sum_of(0),
                                     first + row > 0, ask);
                        });
           }
