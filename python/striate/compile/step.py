@@ -430,8 +430,8 @@ def compile_step(
     """Return a training step of a model as one call into the core.
 
     The first batch of a kind (with an `example`, that one) is recorded: forward, loss, backward, clipping, the optimizer's step
-    and changes of batch-norm statistics. Later batches run the record as a program. Results equal those of eager steps, but for the rounding of batch-norm
-    statistics, which a program sums where a convolution makes the pixels.
+    and changes of batch-norm statistics. Later batches run the record as a program. Results equal those of eager steps, but
+    for the rounding of batch-norm statistics, which a program sums where a convolution makes the pixels.
 
     Parameters
     ----------
