@@ -209,11 +209,14 @@ def test_batch_norm_changes_running_statistics_in_place() -> None:
     assert mean.data_version > before
 
 
-def test_batch_norm_keeps_accuracy_far_from_zero() -> None:
-    x = striate.tensor((1e4 + RNG.standard_normal((64, 3, 8, 8))).astype(np.float32))
-    y = striate.batch_norm(x, training=True).numpy()
+@pytest.mark.parametrize("seed", range(20))
+def test_batch_norm_keeps_accuracy_far_from_zero(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = striate.tensor((1e4 + rng.standard_normal((64, 3, 8, 8))).astype(np.float32))
+    y = striate.batch_norm(x, training=True).numpy().astype(np.float64)
     assert abs(y.std() - 1) < 1e-3
-    assert abs(y.mean()) < 1e-3
+    # A mean is off by a few of float32's steps there, 2⁻¹⁰: 2.3 of them at the most in 3,000 draws.
+    assert abs(y.mean()) < 4 * 2.0**-10
 
 
 def test_batch_norm_of_nothing_leaves_running_statistics() -> None:
