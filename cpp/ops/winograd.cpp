@@ -198,7 +198,6 @@ void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transpos
                   const Packed<float>& packed) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
   const std::ptrdiff_t r = kWinogradForm[form].r;
-  const int n = kWinogradForm[form].n_filter();
   const std::ptrdiff_t n_taps = r * r;
   // Tasks are a panel and a part of k, whose taps are packed as the points will lie: a transform is one over all of them.
   const Partition parts(packed.k - kLinesBetween, kPackedLines);
@@ -222,26 +221,12 @@ void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transpos
                     taps + tap * tap_size);
       }
     }
-    const int r_end = static_cast<int>(r);
-    const std::ptrdiff_t point = packed.k * wide;
-    kernels().winograd.filter[form]({.x = taps,
-                                     .stride_h = r * tap_size,
-                                     .stride_w = tap_size,
-                                     .h_begin = 0,
-                                     .h_end = r_end,
-                                     .w_begin = 0,
-                                     .w_end = r_end},
-                                    {.y = packed.panel_data(p) + begin * wide,
-                                     .stride_h = n * point,
-                                     .stride_w = point,
-                                     .h_end = n,
-                                     .w_end = n,
-                                     .holds_vectors = true,
-                                     .bias = nullptr,
-                                     .clamps = false,
-                                     .lo = 0,
-                                     .hi = 0},
-                                    count * wide);
+    const Planes from{.data = taps, .row = 0, .plane = tap_size, .side = static_cast<int>(r)};
+    const Planes to{.data = packed.panel_data(p) + begin * wide,
+                    .row = 0,
+                    .plane = packed.k * wide,
+                    .side = kWinogradForm[form].n_filter()};
+    kernels().winograd.filter[form](from.source(0), to.target(0), count * wide);
   };
   parallel_for(packed.n_panels * parts.n_parts, run, n_workers);
 }

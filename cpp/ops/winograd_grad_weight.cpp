@@ -91,7 +91,8 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
       std::clamp<std::ptrdiff_t>(by_parts ? l2 / 2 / tile_bytes : super_bytes / tile_bytes, 16, by_parts ? 256 : 1 << 20);
   n_parts = by_parts ? n_parts : 1;
   const std::ptrdiff_t block = std::min(fit, ceil_div(grid.n_tiles, n_parts));
-  // Sums of all tiles at once are finished some filters at a time, while they are in the caches, which the tiles leave room.
+  // Sums of all tiles at once become gradients some filters at a time, while they are in the caches, if tiles leave room
+  // there.
   const std::ptrdiff_t step = std::max<std::ptrdiff_t>(tile_rows, kFilterRows / tile_rows * tile_rows);
   const bool by_chunks = !by_parts && block == grid.n_tiles && block * tile_bytes <= cache_sizes().l3_bytes / 2;
   const Partition chunks(o, by_chunks ? std::max(step, kChunkBytes * o / sum_bytes / step * step) : o);
