@@ -49,6 +49,18 @@ struct WinogradTarget {
 };
 
 using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&, std::ptrdiff_t channels);
+// Neighbouring tiles of one line of tiles, of which one line of the result is computed.
+struct WinogradLineOfTiles {
+  const float* x;  // of the first tile
+  std::ptrdiff_t stride_h, stride_w;
+  int h_begin, h_end;            // outside, elements read as zero
+  std::ptrdiff_t w_begin, w_end;  // likewise, of all tiles
+  std::ptrdiff_t n, step;         // tiles, and elements from one to the next
+  float* y;                      // element s of tile i is y + i·row + s·plane, whole vectors of channels
+  std::ptrdiff_t row, plane;
+  float* room;  // for the elements of a line of all tiles, whole vectors of channels each
+};
+using WinogradLine = void (*)(const WinogradLineOfTiles&, std::ptrdiff_t channels, int line);
 
 // f is the number of a side's points whose filters differ. A data gradient of stride 1 is a forward pass; one of stride 2,
 // of a padding of 1, has transforms of its own, which give the 2m×2m pixels that m×m of grad_y and those that follow them
@@ -61,6 +73,8 @@ struct WinogradKernels {
   WinogradTransform back_output[kWinogradForms];  // of grad_x        n×n → 2m×2m, of stride 1 as output
   WinogradTransform grad_output[kWinogradForms];  // Z = A grad_y Aᵀ  m×m → n×n
   WinogradTransform grad_filter[kWinogradForms];  // Gᵀ U G           f×f → r×r
+  WinogradLine input_line[kWinogradForms];        // of V
+  WinogradLine grad_output_line[kWinogradForms];  // of Z
 };
 
 }  // namespace striate

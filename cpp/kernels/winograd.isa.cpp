@@ -107,6 +107,9 @@ STRIATE_INLINE V times(double a, V x) { return broadcast(static_cast<float>(a)) 
 STRIATE_INLINE V times_plus(double a, V x, V sum) {
   return a == 1 ? x + sum : fma<float>(broadcast(static_cast<float>(a)), x, sum);
 }
+// Of numbers, for coefficients.
+constexpr double times(double a, double x) { return a * x; }
+constexpr double times_plus(double a, double x, double sum) { return a * x + sum; }
 
 // Every transform: elements in and out a side, whether it adds the bias and clamps, and by how many pixels the tiles that it
 // reads are apart where they overlap.
@@ -119,18 +122,18 @@ struct Sizes {
 };
 
 // The points are those of P.
-template <int N, int P = N>
-STRIATE_INLINE void input_of(const V* d, V* v) {
+template <int N, int P = N, class X>
+STRIATE_INLINE constexpr void input_of(const X* d, X* v) {
   if constexpr (kHasSingle<N>) {
     // Rows of the other points have a factor x − b more; that of b is what ∞ had without it.
-    V less[N - 1];
+    X less[N - 1];
 #pragma GCC unroll 8
     for (int k = 0; k < N - 1; ++k) {
       less[k] = times_plus(-Points<P>::b, d[k], d[k + 1]);
     }
-    V others[N - 1];
+    X others[N - 1];
     input_of<N - 1, P>(less, others);
-    V single = d[N - 2];
+    X single = d[N - 2];
 #pragma GCC unroll 4
     for (int k = kPairs<N> - 1; k >= 0; --k) {
       single = times_plus(kProducts<P>.all.c[k], d[2 * k + 1], single);
@@ -143,14 +146,14 @@ STRIATE_INLINE void input_of(const V* d, V* v) {
     v[N - 1] = others[N - 2];
   } else {
     constexpr int kDegree = 2 * kPairs<N>;
-    V zero = d[kDegree];
+    X zero = d[kDegree];
 #pragma GCC unroll 4
     for (int k = kPairs<N> - 1; k >= 0; --k) {
       zero = times_plus(kProducts<P>.all.c[k], d[2 * k], zero);
     }
     v[0] = zero;
     if constexpr (kHasInfinity<N>) {
-      V infinite = d[N - 1];
+      X infinite = d[N - 1];
 #pragma GCC unroll 4
       for (int k = kPairs<N> - 1; k >= 0; --k) {
         infinite = times_plus(kProducts<P>.all.c[k], d[2 * k + 1], infinite);
@@ -159,8 +162,8 @@ STRIATE_INLINE void input_of(const V* d, V* v) {
     }
 #pragma GCC unroll 4
     for (int q = 0; q < kPairs<N>; ++q) {
-      V even = d[kDegree];
-      V odd = d[kDegree - 1];
+      X even = d[kDegree];
+      X odd = d[kDegree - 1];
 #pragma GCC unroll 4
       for (int k = kPairs<N> - 2; k >= 0; --k) {
         even = times_plus(kProducts<P>.but[q].c[k], d[2 * k + 2], even);
@@ -196,8 +199,8 @@ STRIATE_INLINE void output_of(const V* v, V* y) {
   }
 }
 
-template <int M, int N>
-STRIATE_INLINE void grad_output_of(const V* y, V* z) {
+template <int M, int N, class X>
+STRIATE_INLINE constexpr void grad_output_of(const X* y, X* z) {
   z[0] = y[0];
   if constexpr (kHasInfinity<N>) {
     z[N - 1] = y[M - 1];
@@ -205,8 +208,8 @@ STRIATE_INLINE void grad_output_of(const V* y, V* z) {
 #pragma GCC unroll 4
   for (int q = 0; q < kPairs<N>; ++q) {
     const double a = Points<N>::a[q];
-    V even = y[0];
-    V odd = times(a, y[1]);
+    X even = y[0];
+    X odd = times(a, y[1]);
 #pragma GCC unroll 8
     for (int j = 2; j < M; j += 2) {
       even = times_plus(power(a, j), y[j], even);
@@ -216,7 +219,7 @@ STRIATE_INLINE void grad_output_of(const V* y, V* z) {
     z[2 * q + 2] = even - odd;
   }
   if constexpr (kHasSingle<N>) {
-    V single = y[0];
+    X single = y[0];
 #pragma GCC unroll 8
     for (int j = 1; j < M; ++j) {
       single = times_plus(power(Points<N>::b, j), y[j], single);
@@ -290,7 +293,10 @@ STRIATE_INLINE void grad_filter_of(const V* u, V* g) {
 // Of stride 1.
 template <int N>
 struct Input : Sizes<N, N, false, N - 2> {
-  STRIATE_INLINE static void run(const V* d, V* v) { input_of<N>(d, v); }
+  template <class X>
+  STRIATE_INLINE static constexpr void run(const X* d, X* v) {
+    input_of<N>(d, v);
+  }
 };
 template <int M, int N>
 struct Output : Sizes<N, M, true> {
@@ -298,7 +304,10 @@ struct Output : Sizes<N, M, true> {
 };
 template <int M, int N>
 struct GradOutput : Sizes<M, N> {
-  STRIATE_INLINE static void run(const V* y, V* z) { grad_output_of<M, N>(y, z); }
+  template <class X>
+  STRIATE_INLINE static constexpr void run(const X* y, X* z) {
+    grad_output_of<M, N>(y, z);
+  }
 };
 template <int R, int N>
 struct Filter : Sizes<R, N> {
@@ -312,8 +321,9 @@ struct GradFilter : Sizes<N, R> {
 // Of stride 2 and a 3×3 kernel: M + 1 points of even pixels, then M odd pixels.
 template <int M>
 struct PhasedInput : Sizes<2 * M + 1, 2 * M + 1, false, 2 * M> {
-  STRIATE_INLINE static void run(const V* d, V* v) {
-    V even[M + 1];
+  template <class X>
+  STRIATE_INLINE static constexpr void run(const X* d, X* v) {
+    X even[M + 1];
 #pragma GCC unroll 8
     for (int k = 0; k <= M; ++k) {
       even[k] = d[2 * k];
@@ -360,7 +370,8 @@ struct PhasedBackOutput : Sizes<2 * M + 1, 2 * M, true> {
 };
 template <int M>
 struct PhasedGradOutput : Sizes<M, 2 * M + 1> {
-  STRIATE_INLINE static void run(const V* y, V* z) {
+  template <class X>
+  STRIATE_INLINE static constexpr void run(const X* y, X* z) {
     grad_output_of<M, M + 1>(y, z);
 #pragma GCC unroll 8
     for (int k = 0; k < M; ++k) {
@@ -499,6 +510,103 @@ void transform(const WinogradSource& from, const WinogradTarget& to, std::ptrdif
   }
 }
 
+// A transform's matrix.
+template <class F>
+struct Matrix {
+  float at[F::kOut][F::kIn] = {};
+  constexpr Matrix() {
+    for (int i = 0; i < F::kIn; ++i) {
+      double unit[F::kIn] = {};
+      double column[F::kOut] = {};
+      unit[i] = 1;
+      F::run(unit, column);
+      for (int s = 0; s < F::kOut; ++s) {
+        at[s][i] = static_cast<float>(column[s]);
+      }
+    }
+  }
+};
+template <class F>
+inline constexpr Matrix<F> kMatrix;
+
+// y = Σ factor·row over some rows of a tile, n values; the last vector is written whole.
+STRIATE_INLINE void combine_rows(const float* const* rows, const float* factors, int n_rows, std::ptrdiff_t offset,
+                                 std::ptrdiff_t n, float* y) {
+  constexpr int kVectors = 4;
+  std::ptrdiff_t i = 0;
+  for (; i + kVectors * W <= n; i += kVectors * W) {
+    V sum[kVectors] = {};
+    for (int k = 0; k < n_rows; ++k) {
+      const float* const x = rows[k] + offset + i;
+      const V factor = broadcast(factors[k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVectors; ++v) {
+        sum[v] = fma<float>(factor, load(x + v * W), sum[v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      store(y + i + v * W, sum[v]);
+    }
+  }
+  for (; i < n; i += W) {
+    V sum{};
+    for (int k = 0; k < n_rows; ++k) {
+      const float* const x = rows[k] + offset + i;
+      sum = fma<float>(broadcast(factors[k]), i + W <= n ? load(x) : load_partial(x, n - i), sum);
+    }
+    store(y + i, sum);
+  }
+}
+
+// Contract: WinogradLine in winograd.hpp.
+template <class F>
+void transform_line(const WinogradLineOfTiles& tiles, std::ptrdiff_t channels, int line) {
+  const float* rows[F::kIn];
+  float factors[F::kIn];
+  int n_rows = 0;
+  for (int i = tiles.h_begin; i < tiles.h_end; ++i) {
+    if (kMatrix<F>.at[line][i] != 0) {
+      rows[n_rows] = tiles.x + i * tiles.stride_h;
+      factors[n_rows++] = kMatrix<F>.at[line][i];
+    }
+  }
+  const std::ptrdiff_t pixel = (channels + W - 1) / W * W;
+  const std::ptrdiff_t n_pixels = (tiles.n - 1) * tiles.step + F::kIn;
+  for (std::ptrdiff_t i = 0; i < tiles.w_begin * pixel; i += W) {
+    store(tiles.room + i, V{});
+  }
+  for (std::ptrdiff_t i = tiles.w_end * pixel; i < n_pixels * pixel; i += W) {
+    store(tiles.room + i, V{});
+  }
+  if (tiles.stride_w == pixel) {
+    combine_rows(rows, factors, n_rows, tiles.w_begin * pixel, (tiles.w_end - tiles.w_begin) * pixel,
+                 tiles.room + tiles.w_begin * pixel);
+  } else {
+    for (std::ptrdiff_t j = tiles.w_begin; j < tiles.w_end; ++j) {
+      combine_rows(rows, factors, n_rows, j * tiles.stride_w, channels, tiles.room + j * pixel);
+    }
+  }
+  for (std::ptrdiff_t tile = 0; tile < tiles.n; ++tile) {
+    const float* const from = tiles.room + tile * tiles.step * pixel;
+    float* const to = tiles.y + tile * tiles.row;
+    for (std::ptrdiff_t c = 0; c < pixel; c += W) {
+      V in[F::kIn];
+      V out[F::kOut];
+#pragma GCC unroll 16
+      for (int j = 0; j < F::kIn; ++j) {
+        in[j] = load(from + j * pixel + c);
+      }
+      F::run(static_cast<const V*>(in), static_cast<V*>(out));
+#pragma GCC unroll 16
+      for (int s = 0; s < F::kOut; ++s) {
+        store(to + s * tiles.plane + c, out[s]);
+        prefetch_for_writing(to + s * tiles.plane + c + kLine);
+      }
+    }
+  }
+}
+
 template <int kForm>
 void fill_form(WinogradKernels& table) {
   constexpr int m = kWinogradForm[kForm].m;
@@ -509,6 +617,8 @@ void fill_form(WinogradKernels& table) {
     table.output[kForm] = table.back_output[kForm] = transform<Output<m, n>>;
     table.filter[kForm] = transform<Filter<r, n>>;
     table.grad_output[kForm] = transform<GradOutput<m, n>>;
+    table.input_line[kForm] = transform_line<Input<n>>;
+    table.grad_output_line[kForm] = transform_line<GradOutput<m, n>>;
     table.grad_filter[kForm] = transform<GradFilter<r, n>>;
   } else {
     table.input[kForm] = transform<PhasedInput<m>>;
@@ -517,6 +627,8 @@ void fill_form(WinogradKernels& table) {
     table.back_input[kForm] = transform<PhasedBackInput<m>>;
     table.back_output[kForm] = transform<PhasedBackOutput<m>>;
     table.grad_output[kForm] = transform<PhasedGradOutput<m>>;
+    table.input_line[kForm] = transform_line<PhasedInput<m>>;
+    table.grad_output_line[kForm] = transform_line<PhasedGradOutput<m>>;
     table.grad_filter[kForm] = transform<PhasedGradFilter<m>>;
   }
 }

@@ -1,5 +1,6 @@
 // Winograd's weight gradient: sums over tiles of products of transformed gradients and pixels.
 #include <algorithm>
+#include <cstdlib>
 
 #include "machine/threads.hpp"
 #include "ops/map.hpp"
@@ -18,27 +19,35 @@ constexpr std::ptrdiff_t kOuterChannels = 32;      // of the groups that a weigh
 constexpr std::ptrdiff_t kMostOuterChannels = 64;  // of a group; larger ones are cut by tiles
 constexpr std::ptrdiff_t kSmallMacs = 4'000'000;   // one thread does fewer as fast as two
 
-// U[filter][o][c] = Σ over its points and over rows of Z[point][row][o]·V[point][row][first + c], for a range of o, added to
-// what U holds if `adds`. Before each tile ask().
+// U[o][c] = Σ over rows of Z[row][o]·V[row][c], of one point, for a range of o, added to what U holds if `adds`. Before each
+// tile ask().
+template <class F>
+void accumulate(const float* z, std::ptrdiff_t z_row, const float* v, std::ptrdiff_t v_row, std::ptrdiff_t rows,
+                std::ptrdiff_t o_begin, std::ptrdiff_t o_end, std::ptrdiff_t c, float* u, std::ptrdiff_t u_row, bool adds,
+                F&& ask) {
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
+  const std::ptrdiff_t n_steps = ceil_div(o_end - o_begin, kernel.rows);
+  for (std::ptrdiff_t column = 0; column < c; column += panel) {
+    const std::ptrdiff_t n_columns = std::min(panel, c - column);
+    for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
+      const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
+      const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
+      ask();
+      kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](z + o, z_row, v + column, v_row, rows,
+                                                                      u + o * u_row + column, u_row, n_columns, adds);
+    }
+  }
+}
+
+// U[filter] likewise, over all points of a filter and channels `first` on.
 template <class F>
 void accumulate(const TileGrid& grid, const Planes& z, const Planes& v, std::ptrdiff_t filter, std::ptrdiff_t rows,
                 std::ptrdiff_t o_begin, std::ptrdiff_t o_end, std::ptrdiff_t first, std::ptrdiff_t c, const Planes& u,
                 bool adds, F&& ask) {
-  const GemmKernels<float>& kernel = kernels().gemm<float>();
-  const std::ptrdiff_t panel = kernel.vectors * kernel.width;
-  const std::ptrdiff_t n_steps = ceil_div(o_end - o_begin, kernel.rows);
   grid.for_points(filter, [&](std::ptrdiff_t point) {
-    for (std::ptrdiff_t column = 0; column < c; column += panel) {
-      const std::ptrdiff_t n_columns = std::min(panel, c - column);
-      for (std::ptrdiff_t step = 0; step < n_steps; ++step) {
-        const std::ptrdiff_t o = o_begin + step * (o_end - o_begin) / n_steps;
-        const std::ptrdiff_t height = o_begin + (step + 1) * (o_end - o_begin) / n_steps - o;
-        ask();
-        kernel.outer[height - 1][ceil_div(n_columns, kernel.width) - 1](
-            z.data + point * z.plane + o, z.row, v.data + point * v.plane + first + column, v.row, rows,
-            u.data + filter * u.plane + o * u.row + column, u.row, n_columns, adds);
-      }
-    }
+    accumulate(z.data + point * z.plane, z.row, v.data + point * v.plane + first, v.row, rows, o_begin, o_end, c,
+               u.data + filter * u.plane, u.row, adds, ask);
     adds = true;
   });
 }
@@ -214,6 +223,125 @@ void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const W
   }
 }
 
+// Lines of points are tasks, whose tiles and sums stay in one core's L2: each reads the pixels again, from L3.
+void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight) {
+  const auto env = [](const char* name, std::ptrdiff_t other) {
+    const char* const text = std::getenv(name);
+    return text == nullptr ? other : static_cast<std::ptrdiff_t>(std::atoll(text));
+  };
+  const std::ptrdiff_t width = kernels().gemm<float>().width;
+  const std::ptrdiff_t o = grad_y.c;
+  const std::ptrdiff_t c = x.c;
+  const std::ptrdiff_t n_lines = grid.n_side_filters;
+  const std::ptrdiff_t n_splits = env("LSPLIT", 1);
+  const Partition splits(o, ceil_div(o, n_splits));
+  const std::ptrdiff_t v_row = row_stride(c, width);
+  const std::ptrdiff_t z_row = row_stride(splits.part, width);
+  const std::ptrdiff_t u_row = round_up(c, width);
+  const std::ptrdiff_t u_plane = plane_stride(o, u_row);
+  const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
+  const std::ptrdiff_t tile_pixels = bytes(grid.in_step * grid.in_step * c + grid.out_step * grid.out_step * o);
+  const std::ptrdiff_t block = env("LBLOCK", 48);
+  const std::ptrdiff_t n_parts = env("LPARTS", 1);
+  const Partition supers(grid.n_tiles, std::max(block * n_parts, env("LSUPER", 8 << 20) / tile_pixels));
+  const std::ptrdiff_t v_plane = plane_stride(block, v_row);
+  const std::ptrdiff_t z_plane = plane_stride(block, z_row);
+  const int n_workers = thread_count();
+  const std::ptrdiff_t n_line = std::min(block, grid.columns);
+  const std::ptrdiff_t scratch_size =
+      grid.n * (v_plane + z_plane) + round_up(std::max((n_line * grid.in_step + grid.n) * v_row, n_line * grid.out_step * z_row), kWinogradLine);
+  const Buffer<float> scratch(n_workers * scratch_size);
+  const Buffer<float> sums(n_parts * grid.n_filters() * u_plane);
+  const WinogradLine input = kernels().winograd.input_line[grid.form];
+  const WinogradLine grad_output = kernels().winograd.grad_output_line[grid.form];
+  const bool asks = env("LASK", 1) != 0;
+  const GemmKernels<float>& kernel = kernels().gemm<float>();
+  const std::ptrdiff_t n_panels = ceil_div(c, kernel.vectors * kernel.width);
+  const Partition groups(n_lines, env("LGROUP", 1));
+  for (std::ptrdiff_t super = 0; super < supers.n_parts; ++super) {
+    const std::ptrdiff_t n_super = supers.end(super) - supers.begin(super);
+    const auto run = [&](std::ptrdiff_t task, int worker) {
+      const std::ptrdiff_t split = task % splits.n_parts;
+      const std::ptrdiff_t group = groups.n_parts - 1 - task / splits.n_parts % groups.n_parts;
+      const std::ptrdiff_t part = task / splits.n_parts / groups.n_parts;
+      const std::ptrdiff_t begin = supers.begin(super) + part * n_super / n_parts;
+      const std::ptrdiff_t end = supers.begin(super) + (part + 1) * n_super / n_parts;
+      WinogradImages own = grad_y;
+      own.data += splits.begin(split);
+      own.c = splits.end(split) - splits.begin(split);
+      float* const v = scratch.data() + worker * scratch_size;
+      float* const z = v + grid.n * v_plane;
+      float* const u = sums.data() + part * grid.n_filters() * u_plane + splits.begin(split) * u_row;
+      const std::ptrdiff_t line = groups.begin(group);
+      const std::ptrdiff_t line_end = groups.end(group) < n_lines ? groups.end(group) : grid.n;
+      const std::ptrdiff_t n_turns =
+          (line_end - line) * grid.n * n_panels * ceil_div(own.c, kernel.rows);
+      float* const room = z + grid.n * z_plane;
+      const auto to_line = [&](WinogradLine transform, const WinogradImages& images, bool reads_around, std::ptrdiff_t tile,
+                               std::ptrdiff_t n, float* y, std::ptrdiff_t row, std::ptrdiff_t plane, std::ptrdiff_t p) {
+        const std::ptrdiff_t step = reads_around ? grid.in_step : grid.out_step;
+        const std::ptrdiff_t n_pixels = (n - 1) * step + (reads_around ? grid.extent : grid.out_step);
+        const WinogradSource source = grid.source(images, tile, reads_around);
+        const std::ptrdiff_t w = tile % grid.columns * step - (reads_around ? grid.pad_w : 0);
+        transform({.x = source.x,
+                   .stride_h = source.stride_h,
+                   .stride_w = source.stride_w,
+                   .h_begin = source.h_begin,
+                   .h_end = source.h_end,
+                   .w_begin = std::clamp<std::ptrdiff_t>(-w, 0, n_pixels),
+                   .w_end = std::clamp<std::ptrdiff_t>(images.w - w, 0, n_pixels),
+                   .n = n,
+                   .step = step,
+                   .y = y,
+                   .row = row,
+                   .plane = plane,
+                   .room = room},
+                  images.c, static_cast<int>(p));
+      };
+      for (std::ptrdiff_t first = begin; first < end; first += block) {
+        const std::ptrdiff_t count = std::min(block, end - first);
+        TilesAhead of_x(grid, x, TilesAhead::Use::read_around, first + count, asks ? std::min(block, end - first - count) : 0, n_turns);
+        TilesAhead of_grad(grid, own, TilesAhead::Use::read, first + count, asks ? std::min(block, end - first - count) : 0, n_turns);
+        for (std::ptrdiff_t p = line; p < line_end; ++p) {
+          for (std::ptrdiff_t i = 0; i < count;) {
+            const std::ptrdiff_t n = std::min(grid.columns - (first + i) % grid.columns, count - i);
+            to_line(input, x, true, first + i, n, v + i * v_row, v_row, v_plane, p);
+            to_line(grad_output, own, false, first + i, n, z + i * z_row, z_row, z_plane, p);
+            i += n;
+          }
+          for (std::ptrdiff_t q = 0; q < grid.n; ++q) {
+            const std::ptrdiff_t row = std::min<std::ptrdiff_t>(p, n_lines - 1);
+            const std::ptrdiff_t column = std::min<std::ptrdiff_t>(q, n_lines - 1);
+            accumulate(z + q * z_plane, z_row, v + q * v_plane, v_row, count, 0, own.c, c,
+                       u + (row * n_lines + column) * u_plane, u_row,
+                       super > 0 || first > begin || p > row || q > column, [&] {
+                         of_x.turn();
+                         of_grad.turn();
+                       });
+          }
+        }
+      }
+    };
+    parallel_for(n_parts * groups.n_parts * splits.n_parts, run, n_workers);
+  }
+  const Partition filters(o, std::max<std::ptrdiff_t>(1, 4096 / c));
+  parallel_for(filters.n_parts, [&](std::ptrdiff_t task) {
+    const Planes total{.data = sums.data(), .row = u_row, .plane = u_plane, .side = grid.n_side_filters};
+    const std::ptrdiff_t begin = filters.begin(task);
+    const std::ptrdiff_t length = (filters.end(task) - begin) * u_row;
+    for (std::ptrdiff_t part = 1; part < n_parts; ++part) {
+      for (std::ptrdiff_t filter = 0; filter < grid.n_filters(); ++filter) {
+        float* const to = total.data + filter * u_plane + begin * u_row;
+        const float* const from = to + part * grid.n_filters() * u_plane;
+        for (std::ptrdiff_t i = 0; i < length; ++i) {
+          to[i] += from[i];
+        }
+      }
+    }
+    to_filters(grid, total, begin, filters.end(task), c, grad_weight);
+  });
+}
+
 // Groups are tasks: each sums over all tiles, block by block, in L2.
 void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight,
                            std::ptrdiff_t groups) {
@@ -267,6 +395,10 @@ void winograd_grad_weight(const WinogradImages& x, const WinogradImages& grad_y,
   const std::ptrdiff_t o = grad_y.c / groups;
   if (groups > 1 && std::max(c, o) <= kMostOuterChannels) {
     grad_weight_by_groups(grid, x, grad_y, grad_weight, groups);
+    return;
+  }
+  if (groups == 1 && std::getenv("LINES") != nullptr) {
+    grad_weight_by_lines(grid, x, grad_y, grad_weight);
     return;
   }
   for (std::ptrdiff_t group = 0; group < groups; ++group) {
