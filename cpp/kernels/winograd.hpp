@@ -53,10 +53,10 @@ using WinogradTransform = void (*)(const WinogradSource&, const WinogradTarget&,
 struct WinogradLineOfTiles {
   const float* x;  // of the first tile
   std::ptrdiff_t stride_h, stride_w;
-  int h_begin, h_end;            // outside, elements read as zero
+  int h_begin, h_end;             // outside, elements read as zero
   std::ptrdiff_t w_begin, w_end;  // likewise, of all tiles
   std::ptrdiff_t n, step;         // tiles, and elements from one to the next
-  float* y;                      // element s of tile i is y + i·row + s·plane, whole vectors of channels
+  float* y;                       // element s of tile i is y + i·row + s·plane, whole vectors of channels
   std::ptrdiff_t row, plane;
   float* room;  // for the elements of a line of all tiles, whole vectors of channels each
 };

@@ -579,7 +579,7 @@ void transform_line(const WinogradLineOfTiles& tiles, std::ptrdiff_t channels, i
   for (std::ptrdiff_t i = tiles.w_end * pixel; i < n_pixels * pixel; i += W) {
     store(tiles.room + i, V{});
   }
-  if (tiles.stride_w == pixel) {
+  if (tiles.stride_w == pixel && channels == pixel) {
     combine_rows(rows, factors, n_rows, tiles.w_begin * pixel, (tiles.w_end - tiles.w_begin) * pixel,
                  tiles.room + tiles.w_begin * pixel);
   } else {

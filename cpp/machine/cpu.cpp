@@ -13,13 +13,27 @@ std::ptrdiff_t configured([[maybe_unused]] int name, std::ptrdiff_t fallback) {
   return bytes > 0 ? static_cast<std::ptrdiff_t>(bytes) : fallback;
 }
 
+// Bytes of the L3 that the first core shares with its neighbours. (glibc's sysconf gives all of an AMD processor's together,
+// ten times what a core has.)
+std::ptrdiff_t shared_l3(std::ptrdiff_t fallback) {
+  for (int i = 0; i < 8; ++i) {
+    const std::string cache = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i);
+    int level = 0;
+    std::ptrdiff_t kilobytes = 0;
+    if (std::ifstream(cache + "/level") >> level && level == 3 && std::ifstream(cache + "/size") >> kilobytes) {
+      return kilobytes << 10;
+    }
+  }
+  return fallback;
+}
+
 }  // namespace
 
 const CacheSizes& cache_sizes() {
 #if defined(_SC_LEVEL1_DCACHE_SIZE)
   static const CacheSizes sizes{.l1_bytes = configured(_SC_LEVEL1_DCACHE_SIZE, 32 << 10),
                                 .l2_bytes = configured(_SC_LEVEL2_CACHE_SIZE, 512 << 10),
-                                .l3_bytes = configured(_SC_LEVEL3_CACHE_SIZE, 0)};
+                                .l3_bytes = shared_l3(configured(_SC_LEVEL3_CACHE_SIZE, 0))};
 #else
   static const CacheSizes sizes{.l1_bytes = 32 << 10, .l2_bytes = 512 << 10, .l3_bytes = 0};
 #endif

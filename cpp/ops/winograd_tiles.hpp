@@ -177,6 +177,12 @@ class TilesAhead {
   const float* line_end_ = nullptr;
 };
 
+// Rows of one plane.
+struct PlaneRows {
+  float* data;
+  std::ptrdiff_t row;
+};
+
 // side² planes of rows, one row of channels a tile.
 struct Planes {
   float* data;
@@ -184,6 +190,7 @@ struct Planes {
   std::ptrdiff_t plane;
   int side;
 
+  [[nodiscard]] PlaneRows rows(std::ptrdiff_t point) const { return {.data = data + point * plane, .row = row}; }
   [[nodiscard]] WinogradTarget target(std::ptrdiff_t tile) const {
     return {.y = data + tile * row,
             .stride_h = side * plane,
