@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::ptrdiff_t kRowBlock = 256;           // tiles that a weight gradient sums in one chain
 constexpr std::ptrdiff_t kMostParts = 16;           // of a weight gradient's sum
-constexpr std::ptrdiff_t kLineTiles = 48;           // of which a line of points is made at a time
+constexpr std::ptrdiff_t kLineTiles = 12;           // of which a line of points is made at a time, a row of the register tile
 constexpr std::ptrdiff_t kMostLines = 3;            // of points, that a task takes
 constexpr std::ptrdiff_t kLeastOutputs = 64;        // of a task, where lines alone are few tasks
 constexpr std::ptrdiff_t kFewSumBytes = 1 << 20;    // of which four shares of the tiles have their own, of 4 MB two
@@ -263,12 +263,13 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
     const std::ptrdiff_t n_lines = line < last ? 1 : grid.n - last;
     return std::clamp<std::ptrdiff_t>((run * grid.n * n_tiles / n_runs - line * n_tiles) / n_lines, 0, n_tiles);
   };
+  const std::ptrdiff_t aimed = kLineTiles * kernel.rows;
   const std::ptrdiff_t pixel_bytes = bytes_of(grid.in_step * grid.in_step * c + grid.out_step * grid.out_step * o);
   const std::ptrdiff_t super_bytes = std::min(n_parts * kLinePartBytes, most_shared() / 2);
-  const Partition supers(grid.n_tiles, std::max(n_parts * kLineTiles, super_bytes / pixel_bytes));
+  const Partition supers(grid.n_tiles, std::max(n_parts * aimed, super_bytes / pixel_bytes));
   const std::ptrdiff_t v_row = row_stride(c, kernel.width);
   const std::ptrdiff_t z_row = row_stride(o, kernel.width);
-  const std::ptrdiff_t block = std::min(kLineTiles, grid.n_tiles);
+  const std::ptrdiff_t block = std::min(aimed, grid.n_tiles);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
   const std::ptrdiff_t z_plane = plane_stride(block, z_row);
   const std::ptrdiff_t scratch_size = grid.n * (v_plane + z_plane);
