@@ -155,7 +155,8 @@ def test_bound_of_winograd(m: int, kernel: int, stride: int, data: st.DataObject
     assert_in_bounds(data.draw(layers(kernel, stride)), m, seed)
 
 
-#: Ways through the code: by blocks and by phases of tiles, filters whole and some at a time, sums in parts and by points.
+#: Ways through the code: by blocks and by phases of tiles, filters whole and some at a time; sums by parts, by outputs, and by
+#: lines of four shares of the tiles, of two and of one.
 LARGE = (
     Layer(3, 32, 32, 36, 36),
     Layer(2, 130, 70, 13, 9),
@@ -164,6 +165,9 @@ LARGE = (
     Layer(2, 160, 320, 14, 14, groups=10),
     Layer(1, 144, 210, 9, 7, groups=2),
     Layer(1, 260, 284, 7, 8),
+    Layer(4, 70, 66, 32, 33),
+    Layer(4, 136, 128, 12, 14),
+    Layer(16, 180, 176, 8, 8),
 )
 
 
@@ -219,6 +223,19 @@ def test_winograd_of_two_is_exact_on_integers() -> None:
         arrays = layer.draw(1, integers=True)
         for got, expected in zip(run(layer, arrays, "winograd2"), exact(layer, arrays), strict=False):
             assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize(("channels", "filters", "size"), [(96, 96, 150), (140, 150, 128), (300, 290, 80)])
+def test_sums_over_many_tiles_are_exact_on_integers(channels: int, filters: int, size: int) -> None:
+    x, weight, _, grad_y = Layer(1, channels, filters, size, size).draw(0, integers=True)
+    seen = []
+    for algorithm in ("direct", "winograd2"):
+        w = striate.tensor(weight.astype(np.float32)).requires_grad_()
+        with striate.machine.algorithm(algorithm):
+            y = striate.ops.conv2d(striate.tensor(x.astype(np.float32)), w, padding=1)
+            (grad,) = striate.autograd.grad(y, w, striate.tensor(grad_y.astype(np.float32)))
+        seen.append(grad.numpy().tobytes())
+    assert seen[0] == seen[1]
 
 
 @pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
