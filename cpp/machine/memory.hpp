@@ -1,6 +1,7 @@
 // The caching allocator behind every Array.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 
 namespace striate {
@@ -62,6 +63,41 @@ class Buffer {
  private:
   std::ptrdiff_t bytes_;
   T* data_;
+};
+
+// Scratch memory of an op for each of its workers. A worker's lies where it lay in the op before, so that its core holds the
+// lines: those that another core wrote last come from there, slowly where the cores share no L3. Out of an arena's memory,
+// where it would lie elsewhere in every op.
+template <class T>
+class WorkerBuffer {
+ public:
+  // n values a worker.
+  WorkerBuffer(int n_workers, std::ptrdiff_t n)
+      : slot_(n > 0 ? slot_for(n * static_cast<std::ptrdiff_t>(sizeof(T))) : 0), bytes_(n_workers * slot_) {
+    if (bytes_ > 0) {
+      const KeptMemory kept;
+      data_ = static_cast<char*>(allocate(bytes_));
+    }
+  }
+  ~WorkerBuffer() {
+    if (data_ != nullptr) {
+      const KeptMemory kept;
+      release(data_, bytes_);
+    }
+  }
+  WorkerBuffer(const WorkerBuffer&) = delete;
+  WorkerBuffer& operator=(const WorkerBuffer&) = delete;
+
+  [[nodiscard]] T* of(int worker) const { return reinterpret_cast<T*>(data_ + worker * slot_); }
+
+ private:
+  static std::ptrdiff_t slot_for(std::ptrdiff_t bytes) {
+    constexpr std::ptrdiff_t kSlot = std::ptrdiff_t{2} << 20;
+    return bytes <= kSlot ? kSlot : static_cast<std::ptrdiff_t>(std::bit_ceil(static_cast<std::size_t>(bytes)));
+  }
+  std::ptrdiff_t slot_;
+  std::ptrdiff_t bytes_;
+  char* data_ = nullptr;
 };
 
 }  // namespace striate

@@ -198,14 +198,14 @@ void run_product(const Product<T>& product) {
   std::fill_n(zero.data(), channels, T(0));
   const int n_workers = thread_count();
   const std::ptrdiff_t n_pointers = (kTiles + 1) * any.n_taps * tile_rows;
-  const Buffer<const T*> scratch(n_workers * n_pointers);
+  const WorkerBuffer<const T*> scratch(n_workers, n_pointers);
   parallel_for(
       of_rows.n_parts * of_groups.n_parts,
       [&](std::ptrdiff_t task, int worker) {
         const std::ptrdiff_t rows = task / of_groups.n_parts;
         const std::ptrdiff_t part = task % of_groups.n_parts;
         run_rows(product, of_rows.begin(rows), of_rows.end(rows), of_groups.begin(part), of_groups.end(part), zero.data(),
-                 scratch.data() + worker * n_pointers);
+                 scratch.of(worker));
       },
       n_workers);
 }
@@ -408,8 +408,8 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
   const std::ptrdiff_t n_pixels = std::max(plan.x_lines * window.axis[2].in, plan.lines * window.axis[2].out);
   const std::ptrdiff_t n_scratch = plan.groups * (plan.x_panel() + plan.g_panel());
   const Buffer<T> sums(groups * n_parts * n_sums);  // [group][part][tap][c][o_panel]
-  const Buffer<T> scratch(n_workers * n_scratch);
-  const Buffer<const T*> pixels(n_workers * n_pixels);
+  const WorkerBuffer<T> scratch(n_workers, n_scratch);
+  const WorkerBuffer<const T*> pixels(n_workers, n_pixels);
   parallel_for(
       blocks.n_parts * n_parts,
       [&](std::ptrdiff_t task, int worker) {
@@ -420,7 +420,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
         for (std::ptrdiff_t group = 0; group < end - begin; ++group) {
           std::fill_n(sum + group * n_parts * n_sums, n_sums, T(0));
         }
-        T* const copies = scratch.data() + worker * n_scratch;
+        T* const copies = scratch.of(worker);
         for (std::ptrdiff_t i = parts.begin(part); i < parts.end(part); ++i) {
           const std::ptrdiff_t at = i / slabs.n_parts;
           add_slab<T>(
@@ -430,7 +430,7 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
                .begin = slabs.begin(i % slabs.n_parts),
                .end = slabs.end(i % slabs.n_parts)},
               x, grad_y, begin, end,
-              {.pixels = pixels.data() + worker * n_pixels, .x = copies, .grad_y = copies + plan.groups * plan.x_panel()},
+              {.pixels = pixels.of(worker), .x = copies, .grad_y = copies + plan.groups * plan.x_panel()},
               sum, n_parts * n_sums);
         }
       },

@@ -631,9 +631,9 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
   const std::ptrdiff_t blocks = blocking.n_panel_blocks * blocking.n_row_blocks;
   const int n_workers = thread_count();
   const std::ptrdiff_t n_pointers = blocking.group * b.n_taps * tile_rows(kernel, b);
-  const Buffer<const T*> scratch(n_workers * n_pointers);
+  const WorkerBuffer<const T*> scratch(n_workers, n_pointers);
   const std::ptrdiff_t n_made = products[0].source == nullptr ? 0 : round_up(blocking.made * b.k, kAlignment);
-  const Buffer<T> made(n_workers * n_made);
+  const WorkerBuffer<T> made(n_workers, n_made);
   const auto run = [&](std::ptrdiff_t i, int worker) {
     const auto product = static_cast<std::size_t>(i / blocks);
     const std::ptrdiff_t panel_block = i % blocks / blocking.n_row_blocks;
@@ -646,9 +646,9 @@ void indirect_gemm(std::vector<Gemm<T>> products) {
                        .panel_begin = panel_block * blocking.panels,
                        .panel_end = std::min(b.n_panels, (panel_block + 1) * blocking.panels),
                        .group = blocking.group,
-                       .pointers_scratch = scratch.data() + worker * n_pointers,
+                       .pointers_scratch = scratch.of(worker),
                        .made = blocking.made,
-                       .made_scratch = made.data() + worker * n_made};
+                       .made_scratch = made.of(worker)};
     TaskRun<T>(task, kernel).run();
   };
   parallel_for(n_products * blocks, run, n_workers);

@@ -624,7 +624,7 @@ void outer_product(std::vector<OuterProduct<T>> products) {
   };
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = outer_scratch<T>(blocking, kernel);
-  const Buffer<T> scratch(n_workers * scratch_size);
+  const WorkerBuffer<T> scratch(n_workers, scratch_size);
   const std::ptrdiff_t n_tasks = n_products * n_parts * blocking.n_blocks();
   const auto task_at = [&](std::ptrdiff_t i, int worker) {
     const std::ptrdiff_t lane_block = i % blocking.lanes.n_parts;
@@ -645,7 +645,7 @@ void outer_product(std::vector<OuterProduct<T>> products) {
                         .row_begin = part * n_rows / n_parts,
                         .row_end = (part + 1) * n_rows / n_parts,
                         .y = sums(which, part),
-                        .scratch = scratch.data() + worker * scratch_size};
+                        .scratch = scratch.of(worker)};
   };
   const std::ptrdiff_t most_in_place = rows_in_place(first, kernel);
   const auto run = [&](std::ptrdiff_t i, int worker) {

@@ -158,12 +158,12 @@ void planar_forward(const PlanarConv<T>& conv, const Packed<T>& filters, const S
   const std::ptrdiff_t terms_a_row = conv.c * conv.w.kernel;
   const std::ptrdiff_t scratch_size = units.scratch_size() + std::max(conv.o, kLeastPlanes) * plane;
   const int n_workers = thread_count();
-  const Buffer<T> scratch(n_workers * scratch_size);
+  const WorkerBuffer<T> scratch(n_workers, scratch_size);
   const Partition tasks(units.n_units(), units.worth());
   parallel_for(
       tasks.n_parts,
       [&](std::ptrdiff_t task, int worker) {
-        T* const planes = scratch.data() + worker * scratch_size;
+        T* const planes = scratch.of(worker);
         T* const results = planes + units.scratch_size();
         for (std::ptrdiff_t i = tasks.begin(task); i < tasks.end(task); ++i) {
           const auto unit = units.unit(i);
@@ -212,12 +212,12 @@ void planar_grad_weight(const PlanarConv<T>& conv, const Scatter<const T>& grad_
   const std::ptrdiff_t scratch_size = units.scratch_size() + std::max(conv.o, kLeastPlanes) * plane;
   const Partition parts(units.n_units(), std::max(units.worth(), ceil_div(units.n_units(), kMostParts)));
   const int n_workers = thread_count();
-  const Buffer<T> scratch(n_workers * scratch_size);
+  const WorkerBuffer<T> scratch(n_workers, scratch_size);
   const Buffer<T> sums(parts.n_parts * sums_size);
   parallel_for(
       parts.n_parts,
       [&](std::ptrdiff_t part, int worker) {
-        T* const planes = scratch.data() + worker * scratch_size;
+        T* const planes = scratch.of(worker);
         T* const grads = planes + units.scratch_size();
         T* const own = sums.data() + part * sums_size;
         std::fill_n(own, sums_size, T(0));

@@ -109,11 +109,11 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
   const std::ptrdiff_t m_plane = plane_stride(block, m_row);
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + m_plane);
-  const Buffer<float> scratch(n_workers * scratch_size);
+  const WorkerBuffer<float> scratch(n_workers, scratch_size);
   const Partition blocks(grid.n_tiles, block);
   const bool asks = is_far(grid.n_images() * (x.image_bytes() + y.image_bytes()));
   const auto run = [&](std::ptrdiff_t task, int worker) {
-    float* const mine = scratch.data() + worker * scratch_size;
+    float* const mine = scratch.of(worker);
     const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
     const Planes products{.data = mine + grid.n_points() * v_plane, .row = m_row, .plane = m_plane, .side = grid.n};
     const std::ptrdiff_t first = blocks.begin(task);
@@ -203,7 +203,7 @@ void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transpos
   const Partition parts(packed.k - kLinesBetween, kPackedLines);
   const std::ptrdiff_t tap_size = parts.part * packed.panel;
   const int n_workers = thread_count();
-  const Buffer<float> scratch(n_workers * n_taps * tap_size);
+  const WorkerBuffer<float> scratch(n_workers, n_taps * tap_size);
   const auto run = [&](std::ptrdiff_t task, int worker) {
     const std::ptrdiff_t p = task / parts.n_parts;
     const std::ptrdiff_t begin = parts.begin(task % parts.n_parts);
@@ -211,7 +211,7 @@ void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transpos
     const std::ptrdiff_t wide = packed.panel_columns(p);
     const std::ptrdiff_t n_columns = std::min(packed.columns - p * packed.panel, packed.panel);
     const std::ptrdiff_t column = first + p * packed.panel;
-    float* const taps = scratch.data() + worker * n_taps * tap_size;
+    float* const taps = scratch.of(worker);
     for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
       if (transposes) {  // flipped
         kernel.pack(weight + (begin * n_taps + n_taps - 1 - tap) * c + column, n_taps * c, 1, count, n_columns, wide,

@@ -221,10 +221,10 @@ void grad_weight_by_parts(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t z_plane = plane_stride(block, z_row);
   const int n_workers = thread_count();
   const std::ptrdiff_t scratch_size = n_points * (v_plane + z_plane);
-  const Buffer<float> scratch(n_workers * scratch_size);
+  const WorkerBuffer<float> scratch(n_workers, scratch_size);
   const Sums sums(grid, o, c, n_parts);
   const auto run = [&](std::ptrdiff_t part, int worker) {
-    float* const mine = scratch.data() + worker * scratch_size;
+    float* const mine = scratch.of(worker);
     const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
     const Planes z{.data = mine + n_points * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
     const std::ptrdiff_t begin = part * grid.n_tiles / n_parts;
@@ -274,7 +274,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t z_plane = plane_stride(block, z_row);
   const std::ptrdiff_t scratch_size = grid.n * (v_plane + z_plane);
   const LineRoom room(grid, block, v_row, z_row, n_workers);
-  const Buffer<float> scratch(n_workers * scratch_size);
+  const WorkerBuffer<float> scratch(n_workers, scratch_size);
   const Sums sums(grid, o, c, n_parts);
   for (std::ptrdiff_t super = 0; super < supers.n_parts; ++super) {
     const std::ptrdiff_t n_super = supers.end(super) - supers.begin(super);
@@ -284,7 +284,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
       const std::ptrdiff_t begin = supers.begin(super) + part * n_super / n_parts;
       const std::ptrdiff_t end = supers.begin(super) + (part + 1) * n_super / n_parts;
       const Planes u = sums.of(part);
-      float* const mine = scratch.data() + worker * scratch_size;
+      float* const mine = scratch.of(worker);
       // Of one line of points.
       const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
       const Planes z{.data = mine + grid.n * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
@@ -390,13 +390,13 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
   const std::ptrdiff_t u_plane = plane_stride(chunks.part * o, u_row);
   const std::ptrdiff_t scratch_size = grid.n_points() * (v_plane + z_plane) + grid.n_filters() * u_plane;
   const int n_workers = thread_count();
-  const Buffer<float> scratch(n_workers * scratch_size);
+  const WorkerBuffer<float> scratch(n_workers, scratch_size);
   const auto run = [&](std::ptrdiff_t chunk, int worker) {
     const std::ptrdiff_t begin = chunks.begin(chunk);
     const std::ptrdiff_t n_groups = chunks.end(chunk) - begin;
     const WinogradImages own_x = slice(x, begin, begin + n_groups, groups);
     const WinogradImages own_grad_y = slice(grad_y, begin, begin + n_groups, groups);
-    float* const mine = scratch.data() + worker * scratch_size;
+    float* const mine = scratch.of(worker);
     const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
     const Planes z{.data = mine + grid.n_points() * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
     const Planes u{
