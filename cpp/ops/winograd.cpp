@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <span>
+#include <vector>
 
 #include "machine/threads.hpp"
 #include "ops/map.hpp"
@@ -149,10 +150,10 @@ void forward_by_blocks(const TileGrid& grid, const WinogradImages& x, Filters fi
 
 // Few tiles or many filters: all tiles are transformed, then each filter is read once, by the points' owners, which keep
 // the tiles of a point in L2 (panels outermost: half the speed at 128 channels, batch 16).
-// `for_filters(f)` calls f(filters, first) for the filters of columns `first` on, for all of them or for some at a time.
-template <class ForFilters>
+// multiply_all(V, products, blocks) is to multiply all rows.
+template <class MultiplyAll>
 void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const WinogradImages& y, const GemmTail& tail,
-                       ForFilters&& for_filters) {
+                       MultiplyAll&& multiply_all) {
   const std::ptrdiff_t width = kernels().gemm<float>().width;
   const std::ptrdiff_t v_row = row_stride(x.c, width);
   const std::ptrdiff_t m_row = row_stride(y.c, width);
@@ -173,19 +174,7 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Wino
     });
     const std::ptrdiff_t row = kernels().gemm<float>().rows;
     const std::ptrdiff_t rows = std::max<std::ptrdiff_t>(row, 256 / row * row);
-    const Partition blocks(count, rows);
-    for_filters([&](Filters filters, std::ptrdiff_t first_column) {
-      const std::ptrdiff_t n_panels = count_panels(filters);
-      Planes part = products;
-      part.data += first_column;
-      // Blocks of rows last: a panel of a point is read by all of them while it is near.
-      parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
-        for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-          multiply(filters, v, part, task / n_panels, grid.filter_of(task / n_panels), task % n_panels, blocks.begin(b),
-                   blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
-        }
-      });
-    });
+    multiply_all(v, products, Partition(count, rows));
     const Partition out(count, std::max<std::ptrdiff_t>(1, 2048 / y.c));
     parallel_for(out.n_parts, [&](std::ptrdiff_t task) {
       to_images(grid, products, y, first + out.begin(task), out.end(task) - out.begin(task), out.begin(task), tail);
@@ -193,43 +182,56 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Wino
   }
 }
 
-// U = G g Gᵀ of columns first … first + packed.columns − 1 of one group's filters. See pack_winograd.
-void pack_filters(const float* weight, std::ptrdiff_t c, int form, bool transposes, std::ptrdiff_t first,
-                  const Packed<float>& packed) {
-  const GemmKernels<float>& kernel = kernels().gemm<float>();
-  const std::ptrdiff_t r = kWinogradForm[form].r;
-  const std::ptrdiff_t n_taps = r * r;
-  // Tasks are a panel and a part of k, whose taps are packed as the points will lie: a transform is one over all of them.
-  const Partition parts(packed.k - kLinesBetween, kPackedLines);
-  const std::ptrdiff_t tap_size = parts.part * packed.panel;
-  const int n_workers = thread_count();
-  const WorkerBuffer<float> scratch(n_workers, n_taps * tap_size);
-  const auto run = [&](std::ptrdiff_t task, int worker) {
-    const std::ptrdiff_t p = task / parts.n_parts;
-    const std::ptrdiff_t begin = parts.begin(task % parts.n_parts);
-    const std::ptrdiff_t count = parts.end(task % parts.n_parts) - begin;
+// One group's filters, of which U = G g Gᵀ is made. See pack_winograd.
+struct FilterSource {
+  const float* weight;
+  std::ptrdiff_t c;
+  int form;
+  bool transposes;
+
+  [[nodiscard]] std::ptrdiff_t n_taps() const { return kWinogradForm[form].r * kWinogradForm[form].r; }
+  // Taps are packed as the points will lie, for some lines: a transform is one over all of them.
+  static Partition parts(const Packed<float>& packed) { return {packed.k - kLinesBetween, kPackedLines}; }
+  [[nodiscard]] std::ptrdiff_t scratch_size(const Packed<float>& packed) const {
+    return n_taps() * parts(packed).part * packed.panel;
+  }
+
+  // A part of panel p of `packed`, whose first column is `column`.
+  void pack(const Packed<float>& packed, std::ptrdiff_t p, std::ptrdiff_t part, std::ptrdiff_t column, float* taps) const {
+    const GemmKernels<float>& kernel = kernels().gemm<float>();
+    const std::ptrdiff_t begin = parts(packed).begin(part);
+    const std::ptrdiff_t count = parts(packed).end(part) - begin;
     const std::ptrdiff_t wide = packed.panel_columns(p);
     const std::ptrdiff_t n_columns = std::min(packed.columns - p * packed.panel, packed.panel);
-    const std::ptrdiff_t column = first + p * packed.panel;
-    float* const taps = scratch.of(worker);
-    for (std::ptrdiff_t tap = 0; tap < n_taps; ++tap) {
+    const std::ptrdiff_t tap_size = parts(packed).part * packed.panel;
+    for (std::ptrdiff_t tap = 0; tap < n_taps(); ++tap) {
       if (transposes) {  // flipped
-        kernel.pack(weight + (begin * n_taps + n_taps - 1 - tap) * c + column, n_taps * c, 1, count, n_columns, wide,
+        kernel.pack(weight + (begin * n_taps() + n_taps() - 1 - tap) * c + column, n_taps() * c, 1, count, n_columns, wide,
                     taps + tap * tap_size);
       } else {
-        kernel.pack(weight + (column * n_taps + tap) * c + begin, 1, n_taps * c, count, n_columns, wide,
+        kernel.pack(weight + (column * n_taps() + tap) * c + begin, 1, n_taps() * c, count, n_columns, wide,
                     taps + tap * tap_size);
       }
     }
-    const Planes from{.data = taps, .row = 0, .plane = tap_size, .side = static_cast<int>(r)};
+    const Planes from{.data = taps, .row = 0, .plane = tap_size, .side = kWinogradForm[form].r};
     const Planes to{.data = packed.panel_data(p) + begin * wide,
                     .row = 0,
                     .plane = packed.k * wide,
                     .side = kWinogradForm[form].n_filter()};
     kernels().winograd.filter[form](from.source(0), to.target(0), count * wide);
-  };
-  parallel_for(packed.n_panels * parts.n_parts, run, n_workers);
-}
+  }
+
+  void pack_all(const Packed<float>& packed) const {
+    const Partition of_panel = parts(packed);
+    const int n_workers = thread_count();
+    const WorkerBuffer<float> scratch(n_workers, scratch_size(packed));
+    const auto run = [&](std::ptrdiff_t task, int worker) {
+      const std::ptrdiff_t p = task / of_panel.n_parts;
+      pack(packed, p, task % of_panel.n_parts, p * packed.panel, scratch.of(worker));
+    };
+    parallel_for(packed.n_panels * of_panel.n_parts, run, n_workers);
+  }
+};
 
 std::shared_ptr<Packed<float>> room_for(int form, std::ptrdiff_t k, std::ptrdiff_t columns) {
   const GemmKernels<float>& kernel = kernels().gemm<float>();
@@ -245,7 +247,7 @@ WinogradFilters pack_winograd(const float* weight, std::ptrdiff_t groups, std::p
   WinogradFilters filters;
   for (std::ptrdiff_t group = 0; group < groups; ++group) {
     const auto packed = room_for(form, transposes ? o : c, transposes ? c : o);
-    pack_filters(weight + group * o * r * r * c, c, form, transposes, 0, *packed);
+    FilterSource{.weight = weight + group * o * r * r * c, .c = c, .form = form, .transposes = transposes}.pack_all(*packed);
     filters.push_back(packed);
   }
   return filters;
@@ -282,7 +284,16 @@ void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filte
   }
   const std::ptrdiff_t n_blocks = ceil_div(grid.n_tiles, block);
   if ((n_blocks < kLeastTasks && !keeps_filters) || filter_bytes > kBlockFilterBytes * kWinogradForm[grid.form].stride) {
-    forward_by_phases(grid, x, y, tail, [&](const auto& f) { f(filters, 0); });
+    forward_by_phases(grid, x, y, tail, [&](const Planes& v, const Planes& products, const Partition& blocks) {
+      const std::ptrdiff_t n_panels = count_panels(filters);
+      // Blocks of rows last: a panel of a point is read by all of them while it is near.
+      parallel_for(n_panels * grid.n_points(), [&](std::ptrdiff_t task) {
+        for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
+          multiply(filters, v, products, task / n_panels, grid.filter_of(task / n_panels), task % n_panels, blocks.begin(b),
+                   blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
+        }
+      });
+    });
   } else {
     block = ceil_div(grid.n_tiles, n_blocks);
     // Pixels that somebody sums are made in whole lines of tiles, where L2 holds as many.
@@ -321,25 +332,40 @@ bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weig
                        std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
   const TileGrid grid(pass, form, n, y.h, y.w, pad_h, pad_w);
   const std::ptrdiff_t panel = kernels().gemm<float>().vectors * kernels().gemm<float>().width;
-  const std::ptrdiff_t panel_bytes = grid.n_filters() * x.c * panel * static_cast<std::ptrdiff_t>(sizeof(float));
-  const Partition chunks(ceil_div(y.c, panel), std::max<std::ptrdiff_t>(1, kOnceBytes / panel_bytes));
-  // Each chunk reads all transformed tiles, which are there at once.
+  const auto bytes = [](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
+  const Partition panels(y.c, panel);
+  // Each panel reads all transformed tiles, which are there at once.
   const std::ptrdiff_t n_rows = grid.n_tiles * grid.n_points();
-  if (chunks.n_parts == 1 || n_rows > y.c * grid.n_filters() ||
-      n_rows * (x.c + y.c) * static_cast<std::ptrdiff_t>(sizeof(float)) > kSuperBlockBytes) {
+  if (panels.n_parts < kLeastTasks || bytes(grid.n_filters() * x.c * y.c) <= kOnceBytes || n_rows > y.c * grid.n_filters() ||
+      bytes(n_rows * (x.c + y.c)) > kSuperBlockBytes) {
     return false;
   }
-  const auto room = room_for(form, x.c, std::min(chunks.part * panel, y.c));
   const bool transposes = pass == ConvPass::grad_input;
-  forward_by_phases(grid, x, y, tail, [&](const auto& f) {
-    for (std::ptrdiff_t i = 0; i < chunks.n_parts; ++i) {
-      const std::ptrdiff_t first = chunks.begin(i) * panel;
-      const std::ptrdiff_t columns = std::min(chunks.end(i) * panel, y.c) - first;
-      const auto packed = columns == room->columns ? room : room_for(form, x.c, columns);
-      pack_filters(weight, transposes ? y.c : x.c, form, transposes, first, *packed);
-      const std::shared_ptr<const Packed<float>> made[] = {packed};
-      f(Filters(made), first);
-    }
+  const FilterSource source{.weight = weight, .c = transposes ? y.c : x.c, .form = form, .transposes = transposes};
+  const int n_workers = thread_count();
+  // A panel a worker; the last one may be narrower.
+  std::vector<std::shared_ptr<const Packed<float>>> rooms;
+  for (int i = 0; i < n_workers; ++i) {
+    rooms.push_back(room_for(form, x.c, panel));
+  }
+  const std::shared_ptr<const Packed<float>> last = room_for(form, x.c, y.c - panels.begin(panels.n_parts - 1));
+  const WorkerBuffer<float> scratch(n_workers, source.scratch_size(*last));
+  forward_by_phases(grid, x, y, tail, [&](const Planes& v, const Planes& products, const Partition& blocks) {
+    const auto run = [&](std::ptrdiff_t task, int worker) {
+      const auto& own = task + 1 < panels.n_parts ? rooms[static_cast<std::size_t>(worker)] : last;
+      for (std::ptrdiff_t part = 0; part < FilterSource::parts(*own).n_parts; ++part) {
+        source.pack(*own, 0, part, panels.begin(task), scratch.of(worker));
+      }
+      Planes part = products;
+      part.data += panels.begin(task);
+      for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
+        for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
+          multiply(Filters(&own, 1), v, part, point, grid.filter_of(point), 0, blocks.begin(b),
+                   blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
+        }
+      }
+    };
+    parallel_for(panels.n_parts, run, n_workers);
   });
   return true;
 }

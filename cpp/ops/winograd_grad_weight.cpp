@@ -12,12 +12,13 @@
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kRowBlock = 256;           // tiles that a weight gradient sums in one chain
-constexpr std::ptrdiff_t kMostParts = 16;           // of a weight gradient's sum
-constexpr std::ptrdiff_t kLineTiles = 12;           // of which a line of points is made at a time, a row of the register tile
-constexpr std::ptrdiff_t kMostLines = 3;            // of points, that a task takes
-constexpr std::ptrdiff_t kLeastOutputs = 64;        // of a task, where lines alone are few tasks
-constexpr std::ptrdiff_t kFewSumBytes = 1 << 20;    // of which four shares of the tiles have their own, of 4 MB two
+constexpr std::ptrdiff_t kRowBlock = 256;         // tiles that a weight gradient sums in one chain
+constexpr std::ptrdiff_t kMostParts = 16;         // of a weight gradient's sum,
+constexpr std::ptrdiff_t kParts = 8;              // where that many are not cheap beside the tiles
+constexpr std::ptrdiff_t kLineTiles = 12;         // of which a line of points is made at a time, a row of the register tile
+constexpr std::ptrdiff_t kMostLines = 3;          // of points, that a task takes
+constexpr std::ptrdiff_t kLeastOutputs = 64;      // of a task, where lines alone are few tasks
+constexpr std::ptrdiff_t kFewSumBytes = 1 << 20;  // of which four shares of the tiles have their own, of 4 MB two
 constexpr std::ptrdiff_t kLinePartBytes = 8 << 20;  // of pixels, that tasks read again and again
 constexpr std::ptrdiff_t kOuterChannels = 32;       // of the groups that a weight gradient's task takes
 constexpr std::ptrdiff_t kMostOuterChannels = 64;   // of a group; larger ones are cut by tiles
@@ -87,20 +88,12 @@ void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, 
   }
 }
 
-// Room for a line of pixels of `n` tiles, for each worker.
-class LineRoom {
- public:
-  LineRoom(const TileGrid& grid, std::ptrdiff_t n, std::ptrdiff_t v_row, std::ptrdiff_t z_row, int n_workers)
-      : size_(round_up(std::max((std::min(n, grid.columns) * grid.in_step + grid.extent) * v_row,
-                                std::min(n, grid.columns) * grid.out_step * z_row),
-                       kWinogradLine)),
-        data_(n_workers * size_) {}
-  [[nodiscard]] float* of(int worker) const { return data_.data() + worker * size_; }
-
- private:
-  std::ptrdiff_t size_;
-  Buffer<float> data_;
-};
+// Values of the room that to_line() needs: a line of pixels of n tiles, a row of a plane each.
+std::ptrdiff_t line_room(const TileGrid& grid, std::ptrdiff_t n, std::ptrdiff_t row, bool reads_around) {
+  const std::ptrdiff_t step = reads_around ? grid.in_step : grid.out_step;
+  const std::ptrdiff_t extent = reads_around ? grid.extent : grid.out_step;
+  return round_up(((std::min(n, grid.columns) - 1) * step + extent) * row, kWinogradLine);
+}
 
 // Line p of the points of tiles first … first + count − 1 becomes rows of planes, of that line's points alone.
 void to_line(WinogradLine transform, const TileGrid& grid, const WinogradImages& images, bool reads_around, std::ptrdiff_t p,
@@ -209,8 +202,11 @@ void grad_weight_by_parts(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t z_row = row_stride(o, width);
   const std::ptrdiff_t tile_bytes = bytes_of(n_points * (v_row + z_row));
   const std::ptrdiff_t sum_bytes = bytes_of(grid.n_filters() * Sums::plane_of(o, c));
+  std::ptrdiff_t n_parts = kMostParts * kMostParts * sum_bytes <= grid.n_tiles * tile_bytes ? kMostParts : kParts;
+  if (grid.n_tiles * n_points * c * o <= kSmallMacs) {
+    n_parts = 1;
+  }
   // As many as cost less traffic than the tiles would.
-  std::ptrdiff_t n_parts = grid.n_tiles * n_points * c * o <= kSmallMacs ? 1 : kMostParts;
   while (n_parts > 1 &&
          (n_parts * sum_bytes > grid.n_tiles * tile_bytes || n_parts * 2 * kernels().gemm<float>().rows > grid.n_tiles)) {
     n_parts /= 2;
@@ -272,8 +268,8 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t block = std::min(aimed, grid.n_tiles);
   const std::ptrdiff_t v_plane = plane_stride(block, v_row);
   const std::ptrdiff_t z_plane = plane_stride(block, z_row);
-  const std::ptrdiff_t scratch_size = grid.n * (v_plane + z_plane);
-  const LineRoom room(grid, block, v_row, z_row, n_workers);
+  const std::ptrdiff_t room_size = std::max(line_room(grid, block, v_row, true), line_room(grid, block, z_row, false));
+  const std::ptrdiff_t scratch_size = grid.n * (v_plane + z_plane) + room_size;
   const WorkerBuffer<float> scratch(n_workers, scratch_size);
   const Sums sums(grid, o, c, n_parts);
   for (std::ptrdiff_t super = 0; super < supers.n_parts; ++super) {
@@ -288,6 +284,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
       // Of one line of points.
       const Planes v{.data = mine, .row = v_row, .plane = v_plane, .side = grid.n};
       const Planes z{.data = mine + grid.n * v_plane, .row = z_row, .plane = z_plane, .side = grid.n};
+      float* const room = mine + grid.n * (v_plane + z_plane);
       const auto add_line = [&](std::ptrdiff_t first, std::ptrdiff_t count, std::ptrdiff_t p, const auto& ask) {
         const std::ptrdiff_t line = std::min(p, last);
         const OutputTiles tiles{.o = o, .n = n_tiles, .begin = tiles_before(run, line), .end = tiles_before(run + 1, line)};
@@ -295,8 +292,8 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
           return;
         }
         const WinogradImages own = slice(grad_y, tiles.first(tiles.begin), tiles.first(tiles.end), o);
-        to_line(kernels().winograd.input_line[grid.form], grid, x, true, p, first, count, v, room.of(worker));
-        to_line(kernels().winograd.grad_output_line[grid.form], grid, own, false, p, first, count, z, room.of(worker));
+        to_line(kernels().winograd.input_line[grid.form], grid, x, true, p, first, count, v, room);
+        to_line(kernels().winograd.grad_output_line[grid.form], grid, own, false, p, first, count, z, room);
         for (std::ptrdiff_t q = 0; q < grid.n; ++q) {
           const std::ptrdiff_t column = std::min(q, last);
           PlaneRows to = u.rows(line * grid.n_side_filters + column);
