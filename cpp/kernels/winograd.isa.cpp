@@ -561,7 +561,8 @@ STRIATE_INLINE void combine_rows(const float* const* rows, const float* factors,
 
 // Contract: WinogradLine in winograd.hpp.
 template <class F>
-void transform_line(const WinogradLineOfTiles& tiles, std::ptrdiff_t channels, int line) {
+void transform_line(const WinogradLineOfTiles& given, std::ptrdiff_t channels, int line) {
+  const WinogradLineOfTiles tiles = given;  // as in transform_whole()
   const float* rows[F::kIn];
   float factors[F::kIn];
   int n_rows = 0;

@@ -423,15 +423,14 @@ void run_grad_weight(const Array& grad_y, const Array& x, const Window& window, 
         T* const copies = scratch.of(worker);
         for (std::ptrdiff_t i = parts.begin(part); i < parts.end(part); ++i) {
           const std::ptrdiff_t at = i / slabs.n_parts;
-          add_slab<T>(
-              plan, depths,
-              {.image = at / target.size[0],
-               .d = at % target.size[0],
-               .begin = slabs.begin(i % slabs.n_parts),
-               .end = slabs.end(i % slabs.n_parts)},
-              x, grad_y, begin, end,
-              {.pixels = pixels.of(worker), .x = copies, .grad_y = copies + plan.groups * plan.x_panel()},
-              sum, n_parts * n_sums);
+          add_slab<T>(plan, depths,
+                      {.image = at / target.size[0],
+                       .d = at % target.size[0],
+                       .begin = slabs.begin(i % slabs.n_parts),
+                       .end = slabs.end(i % slabs.n_parts)},
+                      x, grad_y, begin, end,
+                      {.pixels = pixels.of(worker), .x = copies, .grad_y = copies + plan.groups * plan.x_panel()}, sum,
+                      n_parts * n_sums);
         }
       },
       n_workers);

@@ -22,7 +22,7 @@ constexpr std::ptrdiff_t kLinesBetween = 1;          // of a panel's points, whi
 constexpr std::ptrdiff_t kSpilledBlock = 36;         // tiles of a block that does not stay in L2
 // More filters than this, and twice as many where points share them, are read once, by phases.
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;
-// Filters that serve once and take more are transformed that much at a time: then products find them in the caches.
+// Filters that serve once and take more are transformed panel by panel, each by the worker that multiplies it.
 constexpr std::ptrdiff_t kOnceBytes = 4 << 20;
 
 // The filters of some neighbouring groups.

@@ -192,6 +192,10 @@ std::ptrdiff_t turns_of(std::ptrdiff_t o, std::ptrdiff_t c) {
   return ceil_div(o, kernel.rows) * ceil_div(c, kernel.vectors * kernel.width);
 }
 
+bool is_small(const TileGrid& grid, std::ptrdiff_t o, std::ptrdiff_t c) {
+  return grid.n_tiles * grid.n_points() * c * o <= kSmallMacs;
+}
+
 // Few sums: shares of the tiles are tasks, which go from pixels to sums in one core's L2, block by block.
 void grad_weight_by_parts(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight) {
   const std::ptrdiff_t width = kernels().gemm<float>().width;
@@ -203,9 +207,7 @@ void grad_weight_by_parts(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t tile_bytes = bytes_of(n_points * (v_row + z_row));
   const std::ptrdiff_t sum_bytes = bytes_of(grid.n_filters() * Sums::plane_of(o, c));
   std::ptrdiff_t n_parts = kMostParts * kMostParts * sum_bytes <= grid.n_tiles * tile_bytes ? kMostParts : kParts;
-  if (grid.n_tiles * n_points * c * o <= kSmallMacs) {
-    n_parts = 1;
-  }
+  n_parts = is_small(grid, o, c) ? 1 : n_parts;
   // As many as cost less traffic than the tiles would.
   while (n_parts > 1 &&
          (n_parts * sum_bytes > grid.n_tiles * tile_bytes || n_parts * 2 * kernels().gemm<float>().rows > grid.n_tiles)) {
@@ -248,7 +250,11 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
   const std::ptrdiff_t c = x.c;
   const std::ptrdiff_t last = grid.n_side_filters - 1;  // line of filters, which all lines of points from there on share
   const std::ptrdiff_t sum_bytes = bytes_of(grid.n_filters() * Sums::plane_of(o, c));
-  const std::ptrdiff_t n_parts = sum_bytes <= kFewSumBytes ? 4 : sum_bytes <= 4 * kFewSumBytes ? 2 : 1;
+  const std::ptrdiff_t aimed = kLineTiles * kernel.rows;
+  std::ptrdiff_t n_parts = sum_bytes <= kFewSumBytes ? 4 : sum_bytes <= 4 * kFewSumBytes ? 2 : 1;
+  while (n_parts > 1 && grid.n_tiles < n_parts * 2 * aimed) {
+    n_parts /= 2;
+  }
   // The lines of a part, one after another, are cut into equal runs, some of them in the middle of a line's outputs. That
   // changes no sum, so it may depend on the number of workers.
   const int n_workers = thread_count();
@@ -259,7 +265,6 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
     const std::ptrdiff_t n_lines = line < last ? 1 : grid.n - last;
     return std::clamp<std::ptrdiff_t>((run * grid.n * n_tiles / n_runs - line * n_tiles) / n_lines, 0, n_tiles);
   };
-  const std::ptrdiff_t aimed = kLineTiles * kernel.rows;
   const std::ptrdiff_t pixel_bytes = bytes_of(grid.in_step * grid.in_step * c + grid.out_step * grid.out_step * o);
   const std::ptrdiff_t super_bytes = std::min(n_parts * kLinePartBytes, most_shared() / 2);
   const Partition supers(grid.n_tiles, std::max(n_parts * aimed, super_bytes / pixel_bytes));
@@ -361,10 +366,11 @@ void grad_weight_by_outputs(const TileGrid& grid, const WinogradImages& x, const
 void grad_weight_by_tiles(const TileGrid& grid, const WinogradImages& x, const WinogradImages& grad_y, float* grad_weight) {
   const std::ptrdiff_t sum_bytes = bytes_of(grid.n_filters() * Sums::plane_of(grad_y.c, x.c));
   const std::ptrdiff_t tile_bytes = bytes_of(grid.n_tiles * grid.n_points() * (x.c + grad_y.c));
-  if (2 * sum_bytes > 3 * tile_bytes && tile_bytes <= most_shared() / 4 * 3) {
-    grad_weight_by_outputs(grid, x, grad_y, grad_weight);
-  } else if (sum_bytes <= cache_sizes().l2_bytes / 2) {
+  const bool are_few = 2 * sum_bytes > 3 * tile_bytes && tile_bytes <= most_shared() / 4 * 3;
+  if (sum_bytes <= cache_sizes().l2_bytes / 2 && (!are_few || is_small(grid, grad_y.c, x.c))) {
     grad_weight_by_parts(grid, x, grad_y, grad_weight);
+  } else if (are_few) {
+    grad_weight_by_outputs(grid, x, grad_y, grad_weight);
   } else {
     grad_weight_by_lines(grid, x, grad_y, grad_weight);
   }

@@ -193,7 +193,9 @@ def test_isa_keeps_the_bound_of_winograd(m: int, kernel: int, stride: int, name:
 
 
 @pytest.mark.parametrize(("m", "kernel", "stride"), FORMS)
-@pytest.mark.parametrize("layer", [*LARGE, Layer(2, 5, 6, 7, 7)], ids=lambda x: f"{x.channels}-{x.filters}")
+@pytest.mark.parametrize(
+    "layer", [*LARGE, Layer(2, 5, 6, 7, 7), Layer(9, 72, 66, 48, 48)], ids=lambda x: f"{x.channels}-{x.filters}"
+)
 def test_threads_change_no_bit_of_winograd(m: int, kernel: int, stride: int, layer: Layer) -> None:
     layer = replace(layer, kernel=kernel, stride=stride)
     arrays = layer.draw(0)
