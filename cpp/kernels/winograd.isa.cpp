@@ -559,35 +559,40 @@ STRIATE_INLINE void combine_rows(const float* const* rows, const float* factors,
   }
 }
 
-// Contract: WinogradLine in winograd.hpp.
-template <class F>
-void transform_line(const WinogradLineOfTiles& given, std::ptrdiff_t channels, int line) {
-  const WinogradLineOfTiles tiles = given;  // as in transform_whole()
-  const float* rows[F::kIn];
-  float factors[F::kIn];
+// The tiles' room becomes a line of pixels: sums of the lines by `coefficients`, a row of a matrix; `pixel` values each. One
+// function for all forms, as it is not theirs.
+__attribute__((noinline)) void combine_lines(const WinogradLineOfTiles& tiles, const float* coefficients,
+                                             std::ptrdiff_t n_pixels, std::ptrdiff_t channels, std::ptrdiff_t pixel) {
+  constexpr int kMostRows = 16;
+  const float* rows[kMostRows];
+  float factors[kMostRows];
   int n_rows = 0;
   for (int i = tiles.h_begin; i < tiles.h_end; ++i) {
-    if (kMatrix<F>.at[line][i] != 0) {
+    if (coefficients[i] != 0) {
       rows[n_rows] = tiles.x + i * tiles.stride_h;
-      factors[n_rows++] = kMatrix<F>.at[line][i];
+      factors[n_rows++] = coefficients[i];
     }
   }
-  const std::ptrdiff_t pixel = (channels + W - 1) / W * W;
-  const std::ptrdiff_t n_pixels = (tiles.n - 1) * tiles.step + F::kIn;
   for (std::ptrdiff_t i = 0; i < tiles.w_begin * pixel; i += W) {
     store(tiles.room + i, V{});
   }
   for (std::ptrdiff_t i = tiles.w_end * pixel; i < n_pixels * pixel; i += W) {
     store(tiles.room + i, V{});
   }
-  if (tiles.stride_w == pixel && channels == pixel) {
-    combine_rows(rows, factors, n_rows, tiles.w_begin * pixel, (tiles.w_end - tiles.w_begin) * pixel,
-                 tiles.room + tiles.w_begin * pixel);
-  } else {
-    for (std::ptrdiff_t j = tiles.w_begin; j < tiles.w_end; ++j) {
-      combine_rows(rows, factors, n_rows, j * tiles.stride_w, channels, tiles.room + j * pixel);
-    }
+  const bool is_dense = tiles.stride_w == pixel && channels == pixel;
+  const std::ptrdiff_t n_runs = is_dense ? 1 : tiles.w_end - tiles.w_begin;
+  const std::ptrdiff_t length = is_dense ? (tiles.w_end - tiles.w_begin) * pixel : channels;
+  for (std::ptrdiff_t j = tiles.w_begin; j < tiles.w_begin + n_runs; ++j) {
+    combine_rows(rows, factors, n_rows, j * tiles.stride_w, length, tiles.room + j * pixel);
   }
+}
+
+// Contract: WinogradLine in winograd.hpp.
+template <class F>
+void transform_line(const WinogradLineOfTiles& given, std::ptrdiff_t channels, int line) {
+  const WinogradLineOfTiles tiles = given;  // as in transform_whole()
+  const std::ptrdiff_t pixel = (channels + W - 1) / W * W;
+  combine_lines(given, kMatrix<F>.at[line], (tiles.n - 1) * tiles.step + F::kIn, channels, pixel);
   for (std::ptrdiff_t tile = 0; tile < tiles.n; ++tile) {
     const float* const from = tiles.room + tile * tiles.step * pixel;
     float* const to = tiles.y + tile * tiles.row;
