@@ -32,8 +32,8 @@ struct WinogradSource {
   int h_begin, h_end, w_begin, w_end;
 };
 
-// Where the result's elements go; those at or beyond the ends are not stored. Planes hold whole vectors of channels, with
-// zeros beyond the last; images only their channels.
+// Where the result's elements go; of output transforms, those at or beyond the ends are not stored. Planes hold whole
+// vectors of channels, with zeros beyond the last; images only their channels.
 struct WinogradTarget {
   float* y;
   std::ptrdiff_t stride_h, stride_w;

@@ -496,17 +496,17 @@ STRIATE_INLINE void transform_whole(const WinogradSource& from, const WinogradTa
 template <class F>
 void transform(const WinogradSource& from, const WinogradTarget& to, std::ptrdiff_t channels) {
   const bool inside = from.h_begin <= 0 && from.w_begin <= 0 && from.h_end >= F::kIn && from.w_end >= F::kIn;
-  const bool stored = to.h_end >= F::kOut && to.w_end >= F::kOut;
+  const bool stored = !F::kFinishes || (to.h_end >= F::kOut && to.w_end >= F::kOut);
   const std::ptrdiff_t whole = channels / W * W;
   if (inside && stored) {
     transform_whole<F, true, true>(from, to, whole);
   } else if (stored) {
     transform_whole<F, false, true>(from, to, whole);
-  } else {
+  } else if constexpr (F::kFinishes) {
     transform_whole<F, false, false>(from, to, whole);
   }
   if (whole < channels) {
-    transform_vector<F, false, false, false>(from, to, whole, channels - whole);
+    transform_vector<F, false, !F::kFinishes, false>(from, to, whole, channels - whole);
   }
 }
 

@@ -279,7 +279,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
   const Sums sums(grid, o, c, n_parts);
   for (std::ptrdiff_t super = 0; super < supers.n_parts; ++super) {
     const std::ptrdiff_t n_super = supers.end(super) - supers.begin(super);
-    const auto run = [&](std::ptrdiff_t task, int worker) {
+    const auto take = [&](std::ptrdiff_t task, int worker) {
       const std::ptrdiff_t run = task % n_runs;
       const std::ptrdiff_t part = task / n_runs;
       const std::ptrdiff_t begin = supers.begin(super) + part * n_super / n_parts;
@@ -316,7 +316,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
         });
       }
     };
-    parallel_for(n_parts * n_runs, run, n_workers);
+    parallel_for(n_parts * n_runs, take, n_workers);
   }
   sums.finish(grid, o, c, grad_weight);
 }
