@@ -12,14 +12,15 @@
 namespace striate {
 namespace {
 
-constexpr std::ptrdiff_t kLeastTasks = 8;            // fewer blocks of tiles than this go by phases
-constexpr std::ptrdiff_t kLeastBlock = 24;           // tiles for which reading the filters from L3 costs little
-constexpr std::ptrdiff_t kSmallBlock = 12;           // tiles, where L2 holds the filters
-constexpr std::ptrdiff_t kLeastBlockMacs = 500'000;  // for which a thread costs more than it brings
-constexpr std::ptrdiff_t kChunkChannels = 128;       // of the groups that are transformed at a time
-constexpr std::ptrdiff_t kPackedLines = 64;          // of a panel, transformed at a time
-constexpr std::ptrdiff_t kLinesBetween = 1;          // of a panel's points, which would share sets of the caches without
-constexpr std::ptrdiff_t kSpilledBlock = 36;         // tiles of a block that does not stay in L2
+constexpr std::ptrdiff_t kLeastTasks = 8;              // fewer blocks of tiles than this go by phases
+constexpr std::ptrdiff_t kLeastBlock = 24;             // tiles for which reading the filters from L3 costs little
+constexpr std::ptrdiff_t kSmallBlock = 12;             // tiles, where L2 holds the filters
+constexpr std::ptrdiff_t kLeastBlockMacs = 500'000;    // for which a thread costs more than it brings
+constexpr std::ptrdiff_t kChunkChannels = 128;         // of the groups that are transformed at a time
+constexpr std::ptrdiff_t kPackedLines = 64;            // of a panel, transformed at a time
+constexpr std::ptrdiff_t kLinesBetween = 1;            // of a panel's points, which would share sets of the caches without
+constexpr std::ptrdiff_t kSpilledBlock = 36;           // tiles of a block that does not stay in L2
+constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
 // More filters than this, and twice as many where points share them, are read once, by phases.
 constexpr std::ptrdiff_t kBlockFilterBytes = 4 << 20;
 // Filters that serve once and take more are transformed panel by panel, each by the worker that multiplies it.
@@ -157,7 +158,7 @@ void forward_by_phases(const TileGrid& grid, const WinogradImages& x, const Wino
   const std::ptrdiff_t width = kernels().gemm<float>().width;
   const std::ptrdiff_t v_row = row_stride(x.c, width);
   const std::ptrdiff_t m_row = row_stride(y.c, width);
-  const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + m_row) * static_cast<std::ptrdiff_t>(sizeof(float));
+  const std::ptrdiff_t tile_bytes = bytes_of(grid.n_points() * (v_row + m_row));
   const Partition super(grid.n_tiles, std::max<std::ptrdiff_t>(kernels().gemm<float>().rows, kSuperBlockBytes / tile_bytes));
   const std::ptrdiff_t most = std::min(super.part, grid.n_tiles);
   const std::ptrdiff_t v_plane = plane_stride(most, v_row);
@@ -265,12 +266,11 @@ bool makes_result(const TileGrid& grid, const WinogradImages& y, const GemmTail&
 void forward_groups(const TileGrid& grid, const WinogradImages& x, Filters filters, const WinogradImages& y,
                     const GemmTail& tail) {
   const std::ptrdiff_t tile_rows = kernels().gemm<float>().rows;
-  const auto bytes = [&](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
   const std::ptrdiff_t l2 = cache_sizes().l2_bytes;
   const std::ptrdiff_t tile_bytes =
-      bytes(grid.n_points() * (row_stride(x.c, filters[0]->width) + row_stride(y.c, filters[0]->width)));
+      bytes_of(grid.n_points() * (row_stride(x.c, filters[0]->width) + row_stride(y.c, filters[0]->width)));
   const std::ptrdiff_t tile_macs = grid.n_points() * x.c * y.c / static_cast<std::ptrdiff_t>(filters.size());
-  const std::ptrdiff_t filter_bytes = bytes(tile_macs / grid.n_points() * grid.n_filters());
+  const std::ptrdiff_t filter_bytes = bytes_of(tile_macs / grid.n_points() * grid.n_filters());
   // A block reads the filters once: as many tiles as L2 holds, or more than that where too few would hold (then the
   // transformed tiles pass through L3, which costs less than the filters would).
   const std::ptrdiff_t fit = l2 * 7 / 8 / tile_bytes / tile_rows * tile_rows;
@@ -332,12 +332,11 @@ bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weig
                        std::ptrdiff_t n, std::ptrdiff_t pad_h, std::ptrdiff_t pad_w, int form, const GemmTail& tail) {
   const TileGrid grid(pass, form, n, y.h, y.w, pad_h, pad_w);
   const std::ptrdiff_t panel = kernels().gemm<float>().vectors * kernels().gemm<float>().width;
-  const auto bytes = [](std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); };
   const Partition panels(y.c, panel);
   // Each panel reads all transformed tiles, which are there at once.
   const std::ptrdiff_t n_rows = grid.n_tiles * grid.n_points();
-  if (panels.n_parts < kLeastTasks || bytes(grid.n_filters() * x.c * y.c) <= kOnceBytes || n_rows > y.c * grid.n_filters() ||
-      bytes(n_rows * (x.c + y.c)) > kSuperBlockBytes) {
+  if (panels.n_parts < kLeastTasks || bytes_of(grid.n_filters() * x.c * y.c) <= kOnceBytes ||
+      n_rows > y.c * grid.n_filters() || bytes_of(n_rows * (x.c + y.c)) > kSuperBlockBytes) {
     return false;
   }
   const bool transposes = pass == ConvPass::grad_input;
@@ -356,11 +355,10 @@ bool ran_winograd_once(ConvPass pass, const WinogradImages& x, const float* weig
       for (std::ptrdiff_t part = 0; part < FilterSource::parts(*own).n_parts; ++part) {
         source.pack(*own, 0, part, panels.begin(task), scratch.of(worker));
       }
-      Planes part = products;
-      part.data += panels.begin(task);
+      const Planes own_products = products.from(panels.begin(task));
       for (std::ptrdiff_t point = 0; point < grid.n_points(); ++point) {
         for (std::ptrdiff_t b = 0; b < blocks.n_parts; ++b) {
-          multiply(Filters(&own, 1), v, part, point, grid.filter_of(point), 0, blocks.begin(b),
+          multiply(Filters(&own, 1), v, own_products, point, grid.filter_of(point), 0, blocks.begin(b),
                    blocks.end(b) - blocks.begin(b), [](std::ptrdiff_t) {});
         }
       }

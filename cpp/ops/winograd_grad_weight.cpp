@@ -1,7 +1,7 @@
 // Winograd's weight gradient: sums over tiles of products of transformed gradients and pixels.
 //
 // Tiles and sums that one core makes are used by that core, except where the sums are much larger than the tiles: lines of
-// memory that another core wrote come from its caches, seven times as slow between clusters of cores that share an L3.
+// memory that another core wrote come from its caches, seven times as slow where the two have no L3 in common.
 #include <algorithm>
 
 #include "machine/threads.hpp"
@@ -24,9 +24,7 @@ constexpr std::ptrdiff_t kOuterChannels = 32;       // of the groups that a weig
 constexpr std::ptrdiff_t kMostOuterChannels = 64;   // of a group; larger ones are cut by tiles
 constexpr std::ptrdiff_t kSmallMacs = 4'000'000;    // one thread does fewer as fast as two
 
-std::ptrdiff_t bytes_of(std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); }
-
-// Bytes that cores may share, near enough.
+// Bytes of the cache that neighbouring cores share, or of a small one where its size is unknown.
 std::ptrdiff_t most_shared() { return std::max<std::ptrdiff_t>(cache_sizes().l3_bytes, 8 << 20); }
 
 // The outputs of a point's sums are cut into register tiles of nearly equal height; some neighbouring ones.
@@ -90,20 +88,18 @@ void to_filters(const TileGrid& grid, const Planes& sums, std::ptrdiff_t begin, 
 
 // Values of the room that to_line() needs: a line of pixels of n tiles, a row of a plane each.
 std::ptrdiff_t line_room(const TileGrid& grid, std::ptrdiff_t n, std::ptrdiff_t row, bool reads_around) {
-  const std::ptrdiff_t step = reads_around ? grid.in_step : grid.out_step;
-  const std::ptrdiff_t extent = reads_around ? grid.extent : grid.out_step;
-  return round_up(((std::min(n, grid.columns) - 1) * step + extent) * row, kWinogradLine);
+  const std::ptrdiff_t n_steps = std::min(n, grid.columns) - 1;
+  return round_up((n_steps * grid.step_of(reads_around) + grid.extent_of(reads_around)) * row, kWinogradLine);
 }
 
 // Line p of the points of tiles first … first + count − 1 becomes rows of planes, of that line's points alone.
 void to_line(WinogradLine transform, const TileGrid& grid, const WinogradImages& images, bool reads_around, std::ptrdiff_t p,
              std::ptrdiff_t first, std::ptrdiff_t count, const Planes& planes, float* room) {
-  const std::ptrdiff_t step = reads_around ? grid.in_step : grid.out_step;
-  const std::ptrdiff_t extent = reads_around ? grid.extent : grid.out_step;
+  const std::ptrdiff_t step = grid.step_of(reads_around);
   for (std::ptrdiff_t i = 0; i < count;) {
     const std::ptrdiff_t column = (first + i) % grid.columns;
     const std::ptrdiff_t n = std::min(grid.columns - column, count - i);
-    const std::ptrdiff_t n_pixels = (n - 1) * step + extent;
+    const std::ptrdiff_t n_pixels = (n - 1) * step + grid.extent_of(reads_around);
     const std::ptrdiff_t w = column * step - (reads_around ? grid.pad_w : 0);
     const WinogradSource source = grid.source(images, first + i, reads_around);
     transform({.x = source.x,
@@ -301,8 +297,7 @@ void grad_weight_by_lines(const TileGrid& grid, const WinogradImages& x, const W
         to_line(kernels().winograd.grad_output_line[grid.form], grid, own, false, p, first, count, z, room);
         for (std::ptrdiff_t q = 0; q < grid.n; ++q) {
           const std::ptrdiff_t column = std::min(q, last);
-          PlaneRows to = u.rows(line * grid.n_side_filters + column);
-          to.data += tiles.first(tiles.begin) * to.row;
+          const PlaneRows to = u.from(tiles.first(tiles.begin) * u.row).rows(line * grid.n_side_filters + column);
           accumulate(z.rows(q), v.rows(q), count, tiles, c, to, super > 0 || first > begin || p > line || q > column, ask);
         }
       };
@@ -351,11 +346,8 @@ void grad_weight_by_outputs(const TileGrid& grid, const WinogradImages& x, const
     const Planes u = sums.of(worker);
     for (std::ptrdiff_t filter = 0; filter < grid.n_filters(); ++filter) {
       for (std::ptrdiff_t row = 0; row < grid.n_tiles; row += kRowBlock) {
-        Planes own_v = v;
-        Planes own_z = z;
-        own_v.data += row * v_row;
-        own_z.data += row * z_row + begin;
-        accumulate(grid, own_z, own_v, filter, std::min(kRowBlock, grid.n_tiles - row), {n}, c, u, row > 0, [] {});
+        accumulate(grid, z.from(row * z_row + begin), v.from(row * v_row), filter, std::min(kRowBlock, grid.n_tiles - row),
+                   {n}, c, u, row > 0, [] {});
       }
     }
     to_filters(grid, u, 0, n, c, grad_weight + begin * grid.r * grid.r * c);
@@ -386,7 +378,7 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
   const std::ptrdiff_t v_row = row_stride(chunks.part * c, width);
   const std::ptrdiff_t z_row = row_stride(chunks.part * o, width);
   const std::ptrdiff_t u_row = round_up(c, width);
-  const std::ptrdiff_t tile_bytes = grid.n_points() * (v_row + z_row) * static_cast<std::ptrdiff_t>(sizeof(float));
+  const std::ptrdiff_t tile_bytes = bytes_of(grid.n_points() * (v_row + z_row));
   const Partition blocks(grid.n_tiles, std::clamp<std::ptrdiff_t>(cache_sizes().l2_bytes / 2 / tile_bytes, 16, kRowBlock));
   const std::ptrdiff_t v_plane = plane_stride(std::min(blocks.part, grid.n_tiles), v_row);
   const std::ptrdiff_t z_plane = plane_stride(std::min(blocks.part, grid.n_tiles), z_row);
@@ -411,13 +403,8 @@ void grad_weight_by_groups(const TileGrid& grid, const WinogradImages& x, const 
       to_planes(kernels().winograd.grad_output[grid.form], grid, own_grad_y, false, first, count, z, 0);
       for (std::ptrdiff_t filter = 0; filter < grid.n_filters(); ++filter) {
         for (std::ptrdiff_t group = 0; group < n_groups; ++group) {
-          Planes own_z = z;
-          Planes own_v = v;
-          Planes own_u = u;
-          own_z.data += group * o;
-          own_v.data += group * c;
-          own_u.data += group * o * u_row;
-          accumulate(grid, own_z, own_v, filter, count, {o}, c, own_u, block > 0, [] {});
+          accumulate(grid, z.from(group * o), v.from(group * c), filter, count, {o}, c, u.from(group * o * u_row), block > 0,
+                     [] {});
         }
       }
     }

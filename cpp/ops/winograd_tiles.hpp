@@ -11,7 +11,8 @@
 namespace striate {
 
 inline constexpr std::ptrdiff_t kWinogradLine = kAlignment / static_cast<std::ptrdiff_t>(sizeof(float));
-inline constexpr std::ptrdiff_t kSuperBlockBytes = 64 << 20;  // most transformed tiles kept between phases
+
+inline std::ptrdiff_t bytes_of(std::ptrdiff_t values) { return values * static_cast<std::ptrdiff_t>(sizeof(float)); }
 
 // Values between rows of a plane that are far enough from a multiple of 1 KB not to share cache sets.
 inline std::ptrdiff_t row_stride(std::ptrdiff_t channels, std::ptrdiff_t width) {
@@ -53,6 +54,9 @@ struct TileGrid {
     output = (is_back ? kernels().winograd.back_output : kernels().winograd.output)[form];
   }
 
+  // From a tile to its neighbour, and of one tile: its own pixels, or those that they are made of.
+  [[nodiscard]] std::ptrdiff_t step_of(bool reads_around) const { return reads_around ? in_step : out_step; }
+  [[nodiscard]] std::ptrdiff_t extent_of(bool reads_around) const { return reads_around ? extent : out_step; }
   [[nodiscard]] int n_points() const { return n * n; }
   [[nodiscard]] int n_filters() const { return n_side_filters * n_side_filters; }
   [[nodiscard]] std::ptrdiff_t n_images() const { return n_tiles / std::max<std::ptrdiff_t>(1, rows * columns); }
@@ -79,12 +83,12 @@ struct TileGrid {
 
   // The part of `images` at a tile: its own pixels, or those that they are made of.
   [[nodiscard]] WinogradSource source(const WinogradImages& images, std::ptrdiff_t tile, bool reads_around) const {
-    const std::ptrdiff_t step = reads_around ? in_step : out_step;
+    const std::ptrdiff_t step = step_of(reads_around);
     const std::ptrdiff_t h = tile / columns % rows * step - (reads_around ? pad_h : 0);
     const std::ptrdiff_t w = tile % columns * step - (reads_around ? pad_w : 0);
     const std::ptrdiff_t image = tile / columns / rows;
     const auto clamped = [&](std::ptrdiff_t i) {
-      return static_cast<int>(std::clamp<std::ptrdiff_t>(i, 0, reads_around ? extent : out_step));
+      return static_cast<int>(std::clamp<std::ptrdiff_t>(i, 0, extent_of(reads_around)));
     };
     return {.x = images.data + image * images.stride_n + h * images.stride_h + w * images.stride_w,
             .stride_h = images.stride_h,
@@ -190,6 +194,10 @@ struct Planes {
   std::ptrdiff_t plane;
   int side;
 
+  // Those that begin so many values further on.
+  [[nodiscard]] Planes from(std::ptrdiff_t values) const {
+    return {.data = data + values, .row = row, .plane = plane, .side = side};
+  }
   [[nodiscard]] PlaneRows rows(std::ptrdiff_t point) const { return {.data = data + point * plane, .row = row}; }
   [[nodiscard]] WinogradTarget target(std::ptrdiff_t tile) const {
     return {.y = data + tile * row,

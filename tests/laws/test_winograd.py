@@ -155,8 +155,8 @@ def test_bound_of_winograd(m: int, kernel: int, stride: int, data: st.DataObject
     assert_in_bounds(data.draw(layers(kernel, stride)), m, seed)
 
 
-#: Ways through the code: by blocks and by phases of tiles, filters whole and some at a time; sums by parts, by outputs, and by
-#: lines of four shares of the tiles, of two and of one.
+#: Ways through the code: by blocks and by phases of tiles, filters whole and panel by panel; sums by parts, by outputs and by
+#: lines.
 LARGE = (
     Layer(3, 32, 32, 36, 36),
     Layer(2, 130, 70, 13, 9),
