@@ -127,9 +127,9 @@ GroupNormed layer_norm(const char* op, const Array& x, int n_axes, const Array* 
     const NormKernels<T>& kernel = kernels().norm<T>();
     const Partition tiles(rows.n_rows, kTile / std::max<std::ptrdiff_t>(length, 1));
     const std::ptrdiff_t scratch_size = 2 * length + 4 * kLane;
-    const Buffer<T> scratch(scratch_size * thread_count());
+    const WorkerBuffer<T> scratch(thread_count(), scratch_size);
     parallel_for(tiles.n_parts, [&](std::ptrdiff_t tile, int worker) {
-      T* const means = scratch.data() + worker * scratch_size;
+      T* const means = scratch.of(worker);
       T* const scales = means + length;
       T* const lanes = scales + length;
       for (std::ptrdiff_t row = tiles.begin(tile); row < tiles.end(tile); ++row) {
@@ -172,9 +172,9 @@ NormGradients layer_norm_grad(const char* op, const Array& grad_y, const Array& 
     const Buffer<T> partial(std::max<std::ptrdiff_t>(tiles.n_parts, 1) * 2 * length);  // [tile][grad_bias, grad_weight]
     std::fill_n(partial.data(), 2 * length, T(0));
     const std::ptrdiff_t scratch_size = 6 * length + 3 * kLane;
-    const Buffer<T> scratch(scratch_size * thread_count());
+    const WorkerBuffer<T> scratch(thread_count(), scratch_size);
     parallel_for(tiles.n_parts, [&](std::ptrdiff_t tile, int worker) {
-      T* const normal = scratch.data() + worker * scratch_size;  // x̂
+      T* const normal = scratch.of(worker);  // x̂
       T* const zeros = normal + length;
       T* const a = zeros + length;
       T* const b = a + length;

@@ -142,14 +142,14 @@ void channel_moments(const PixelRows& x, T* mean, T* m2) {
   const std::ptrdiff_t row_stride = x.stride * fold.copies;
   const std::ptrdiff_t n_partial = fold.tiles.n_parts;
   const Buffer<T> partial(x.n_segments * n_partial * 2 * width);  // [segment][tile][mean, m2][width]
-  const Buffer<T> scratch(2 * width * thread_count());
+  const WorkerBuffer<T> scratch(thread_count(), 2 * width);
   parallel_for(x.n_segments * n_partial, [&](std::ptrdiff_t task, int worker) {
     const std::ptrdiff_t tile = task % n_partial;
     const std::ptrdiff_t first = fold.tiles.begin(tile);
     const Partition blocks(fold.tiles.end(tile) - first, kBlock / std::max<std::ptrdiff_t>(width, 1));
     const T* const rows = data + task / n_partial * x.segment_stride() + first * row_stride;
     T* const total = partial.data() + task * 2 * width;
-    T* const block = scratch.data() + worker * 2 * width;
+    T* const block = scratch.of(worker);
     for (std::ptrdiff_t i = 0; i < blocks.n_parts; ++i) {
       T* const to = i == 0 ? total : block;
       kernel.moments(rows + blocks.begin(i) * row_stride, row_stride, blocks.end(i) - blocks.begin(i), width, to,
@@ -176,7 +176,7 @@ void channel_moments(const PixelRows& x, T* mean, T* m2) {
       kernel.merge(to_mean, to_m2, copy * fold.n_rows, b, b + width, fold.n_rows, x.channels);
     }
     if (fold.tail_rows > 0) {
-      T* const block = scratch.data() + worker * 2 * width;
+      T* const block = scratch.of(worker);
       const std::ptrdiff_t n_before = fold.n_rows * fold.copies;
       kernel.moments(data + segment * x.segment_stride() + n_before * x.stride, x.stride, fold.tail_rows, x.channels, block,
                      block + width);
